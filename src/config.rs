@@ -1,0 +1,286 @@
+//! The checked configuration: values that can no longer be wrong.
+//!
+//! Everything here is the result of [`load::load`]: units are parsed, templates compiled, cross-checks done. It leaves
+//! the shape of the TOML file to [`file`], reading and layering to [`load`], and the report of faults to [`error`].
+//! The meaning of every key is documented once, in `default.toml` beside this file.
+
+pub mod error;
+pub mod file;
+pub mod load;
+pub mod show;
+pub mod units;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::frame::{EventNaming, Payload};
+use crate::route::RouteTable;
+
+/// A whole, valid configuration. Cheap enough to clone once per shard, never per request.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The public listener.
+    pub server: Server,
+    /// The admin listener.
+    pub admin: Admin,
+    /// How NATS is reached.
+    pub nats: Nats,
+    /// Which peers may speak for a user; `None` refuses every identity header.
+    pub trust: Option<Trust>,
+    /// Which headers carry the identity.
+    pub identity: Identity,
+    /// Streams that are created or checked at start.
+    pub streams: Vec<Stream>,
+    /// The public routes, in file order.
+    pub routes: RouteTable,
+    /// Bounds.
+    pub limits: Limits,
+    /// Heartbeats.
+    pub heartbeat: Heartbeat,
+    /// Recent frames kept in memory, in bytes, per stream.
+    pub history_bytes: usize,
+    /// Logging.
+    pub log: Log,
+}
+
+/// Where a listener listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// `host:port`, resolved when the configuration was read.
+    Tcp(SocketAddr),
+    /// `unix:/path`.
+    Unix(PathBuf),
+    /// `systemd:name`: a socket inherited from systemd, by its `FileDescriptorName`.
+    Systemd(String),
+}
+
+/// `[server]`.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// At least one address.
+    pub listen: Vec<Listen>,
+    /// Accepted `Host` / `:authority` values, lower case, without port; empty accepts any.
+    pub hosts: Vec<String>,
+    /// Exact origins that may connect from other pages, such as `https://app.example`; empty is same-origin only.
+    pub origins: Vec<String>,
+    /// Streams close one by one across this time after SIGTERM.
+    pub drain_window: Duration,
+    /// A stream is ended after this long, +-10 %; `None` is never.
+    pub max_age: Option<Duration>,
+    /// From accept to the complete request head, TLS handshake included.
+    pub header_timeout: Duration,
+    /// HTTP/2 with prior knowledge on plain listeners.
+    pub h2c: bool,
+    /// TLS on every TCP listener; `None` is plain.
+    pub tls: Option<Tls>,
+}
+
+/// `[server.tls]`.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// PEM file, leaf first.
+    pub cert: PathBuf,
+    /// PEM private key.
+    pub key: PathBuf,
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone)]
+pub struct Admin {
+    /// Loopback or unix socket; a public address is refused without a token.
+    pub listen: Listen,
+    /// Bearer token for everything that changes something.
+    pub token: Option<Secret>,
+}
+
+/// `[nats]`.
+#[derive(Debug, Clone)]
+pub struct Nats {
+    /// Server URLs, at least one.
+    pub servers: Vec<String>,
+    /// How we log in.
+    pub auth: NatsAuth,
+    /// PEM file of the authority that signs the servers; `None` uses the platform's.
+    pub ca: Option<PathBuf>,
+    /// Client certificate and key, PEM.
+    pub client_cert: Option<(PathBuf, PathBuf)>,
+    /// TLS before the server's INFO line.
+    pub tls_first: bool,
+}
+
+/// How we log in at NATS.
+#[derive(Debug, Clone)]
+pub enum NatsAuth {
+    /// No credentials.
+    None,
+    /// A `.creds` file.
+    Credentials(PathBuf),
+    /// An nkey seed.
+    Nkey(Secret),
+    /// User and password.
+    Password {
+        /// The user name.
+        user: String,
+        /// The password, from its file.
+        password: Secret,
+    },
+    /// A token.
+    Token(Secret),
+}
+
+/// `[trust]`: present only with an address rule *and* a proof (requirement R1).
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// Peers that may speak for a user, by address.
+    pub proxies: Vec<IpNet>,
+    /// Peers on a unix socket may speak for a user.
+    pub unix: bool,
+    /// Proof 1: the uid of the peer on the unix socket.
+    pub peer_uids: Vec<u32>,
+    /// Proof 3: name of the header that carries the shared secret, lower case.
+    pub secret_header: String,
+    /// Proof 3: one or two secrets (rotation); empty when this proof is not used.
+    pub secrets: Vec<Secret>,
+    /// Trusted proxies that append to `X-Forwarded-For`.
+    pub forwarded_for_hops: u8,
+    /// "Any local process may speak for any user."
+    pub address_is_proof: bool,
+}
+
+/// `[identity]`. Header names are lower case.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Exactly one value, or 400/401.
+    pub user_header: String,
+    /// Base64url JSON claims as Envoy's `jwt_authn` forwards them.
+    pub claims_header: Option<String>,
+    /// Unix seconds; the stream ends then.
+    pub expires_header: Option<String>,
+    /// Template variable to header.
+    pub variables: BTreeMap<String, String>,
+    /// What to do with a user id that is not one plain subject token.
+    pub user_encoding: UserEncoding,
+    /// The app's own decision: subjects added to the grant.
+    pub subjects_header: Option<String>,
+}
+
+/// What to do with a user id that is not one plain subject token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserEncoding {
+    /// 400 `identity_invalid`.
+    Refuse,
+    /// Reversible base64url; see [`crate::subject::encode_user`].
+    Base64Url,
+}
+
+/// `[[stream]]`.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    /// The JetStream name.
+    pub name: String,
+    /// Its subjects.
+    pub subjects: Vec<String>,
+    /// Create it when it does not exist.
+    pub create: bool,
+    /// Oldest message kept; zero keeps for ever.
+    pub max_age: Duration,
+    /// Bytes kept; zero is unlimited.
+    pub max_bytes: u64,
+}
+
+/// How a route turns a message into an SSE event. Equal formats share their frames.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Format {
+    /// Where the event name comes from.
+    pub naming: EventNaming,
+    /// How the payload becomes text.
+    pub payload: Payload,
+}
+
+/// `[limits]`; every one is non-zero.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Connections in the whole process.
+    pub connections: usize,
+    /// Streams of one user.
+    pub connections_per_user: u32,
+    /// Connections of one client address; IPv6 by /64.
+    pub connections_per_address: u32,
+    /// Streams opened per second, whole process; burst is twice that.
+    pub connects_per_second: u32,
+    /// Streams opened per second by one user.
+    pub connects_per_second_per_user: u32,
+    /// Streams opened per second by one address.
+    pub connects_per_second_per_address: u32,
+    /// Backlog of one client, in bytes.
+    pub queue_bytes: usize,
+    /// Backlog of one client, in events.
+    pub queue_events: usize,
+    /// No progress on the socket for this long ends the stream.
+    pub write_timeout: Duration,
+    /// `TCP_NOTSENT_LOWAT`, in bytes.
+    pub unsent_buffer: u32,
+    /// Largest payload, in bytes; a larger one is declared as a gap.
+    pub event_bytes: usize,
+    /// Events one resume may replay; beyond is declared as a gap.
+    pub replay_events: u64,
+    /// Resumes that read NATS at the same time.
+    pub replays: usize,
+    /// Memory budget in bytes; `None` is 80 % of the cgroup's.
+    pub memory: Option<u64>,
+}
+
+/// `[heartbeat]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Heartbeat {
+    /// Silence after which a heartbeat is written.
+    pub interval: Duration,
+    /// An event with the cursor, rather than a comment line.
+    pub event: bool,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// A `tracing` filter such as `info` or `sidestream=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// Text.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A secret read from a file. `Debug` never shows it; it is never serialised.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Box<[u8]>);
+
+impl Secret {
+    /// Takes the bytes of a secret, as they stand in the file less trailing line ends.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(bytes.trim_ascii_end().into())
+    }
+
+    /// The bytes, for comparison or login only.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[redacted]")
+    }
+}

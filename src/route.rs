@@ -1,0 +1,294 @@
+//! Routes as values: path templates, what each offers, and the grant of one request.
+//!
+//! A [`Grant`] is made only by [`Route::grant`], from variables that are already single tokens, so nothing else can widen
+//! what a client hears. Reading the identity is left to `http::identity`, listening to the shards.
+
+use std::collections::HashMap;
+
+use crate::config::Format;
+use crate::subject::{Pattern, SubjectError, Template, Token};
+
+/// All routes of a configuration, in file order, with their streams and formats numbered.
+#[derive(Debug, Clone, Default)]
+pub struct RouteTable {
+    /// The routes.
+    pub routes: Vec<Route>,
+    /// Distinct streams that routes name; [`Route::stream`] is an index into it.
+    pub streams: Vec<String>,
+    /// Distinct formats; [`Route::format`] is an index into it.
+    pub formats: Vec<Format>,
+}
+
+/// `[[route]]`, checked.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Where it is served.
+    pub path: PathTemplate,
+    /// Index into [`RouteTable::streams`]; `None` is live only, without ids.
+    pub stream: Option<usize>,
+    /// Subjects with ids and replay when the route has a stream, live only otherwise.
+    pub subjects: Vec<Template>,
+    /// What `identity.subjects_header` may name here.
+    pub allow: Vec<Pattern>,
+    /// Core NATS subjects on the same connection: no id, not replayed.
+    pub live_subjects: Vec<Template>,
+    /// Who may connect.
+    pub audience: Audience,
+    /// Index into [`RouteTable::formats`].
+    pub format: usize,
+    /// `?subject=` may narrow the grant.
+    pub select: bool,
+}
+
+/// Who may connect to a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// 401 without identity.
+    User,
+    /// Everybody; templates then do not name `{user}`.
+    Anyone,
+}
+
+/// The subject patterns that one identified request may hear. Only [`Route::grant`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Grant {
+    stream: Vec<Pattern>,
+    live: Vec<Pattern>,
+}
+
+impl Grant {
+    /// Patterns heard from the route's stream.
+    pub fn stream(&self) -> &[Pattern] {
+        &self.stream
+    }
+
+    /// Patterns heard from core NATS.
+    pub fn live(&self) -> &[Pattern] {
+        &self.live
+    }
+}
+
+/// Why there is no grant.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrantError {
+    /// A template variable without a value.
+    #[error(transparent)]
+    Template(#[from] SubjectError),
+    /// A subject outside `route.allow`, or a selection outside the grant.
+    #[error("a subject outside the grant was asked for")]
+    Denied,
+}
+
+impl Route {
+    /// The grant of one request: templates filled with its variables, and the app's own decision (`named`), each of which
+    /// must be inside `allow`.
+    pub fn grant(&self, variables: &HashMap<&str, Token>, named: &[Pattern]) -> Result<Grant, GrantError> {
+        let fill = |templates: &[Template]| {
+            templates.iter().map(|t| t.fill(|name| variables.get(name))).collect::<Result<Vec<_>, _>>()
+        };
+        let mut own = fill(&self.subjects)?;
+        for pattern in named {
+            if !self.allow.iter().any(|allowed| allowed.contains(pattern)) {
+                return Err(GrantError::Denied);
+            }
+            own.push(pattern.clone());
+        }
+        let mut live = fill(&self.live_subjects)?;
+        let stream = if self.stream.is_some() {
+            own
+        } else {
+            live.append(&mut own);
+            Vec::new()
+        };
+        Ok(Grant { stream: minimal(stream), live: minimal(live) })
+    }
+
+    /// Narrows a grant to the selected patterns, each of which must lie inside it (subset by token).
+    pub fn narrow(&self, grant: &Grant, selected: &[Pattern]) -> Result<Grant, GrantError> {
+        let mut narrowed = Grant::default();
+        for pattern in selected {
+            let inside = |granted: &[Pattern]| granted.iter().any(|g| g.contains(pattern));
+            let (in_stream, in_live) = (inside(&grant.stream), inside(&grant.live));
+            if in_stream {
+                narrowed.stream.push(pattern.clone());
+            }
+            if in_live {
+                narrowed.live.push(pattern.clone());
+            }
+            if !in_stream && !in_live {
+                return Err(GrantError::Denied);
+            }
+        }
+        narrowed.stream = minimal(narrowed.stream);
+        narrowed.live = minimal(narrowed.live);
+        Ok(narrowed)
+    }
+}
+
+/// Drops patterns that another one already covers.
+fn minimal(mut patterns: Vec<Pattern>) -> Vec<Pattern> {
+    patterns.sort();
+    patterns.dedup();
+    let covered = |p: &Pattern| patterns.iter().any(|other| other != p && other.contains(p));
+    patterns.iter().filter(|p| !covered(p)).cloned().collect()
+}
+
+/// A path, literal or with whole-segment `{captures}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathTemplate {
+    text: Box<str>,
+    segments: Box<[Segment]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Segment {
+    Literal(Box<str>),
+    Capture(Box<str>),
+}
+
+/// Why a path template was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Not absolute.
+    #[error("a path starts with `/`")]
+    NotAbsolute,
+    /// A capture that is not a whole segment or has a bad name.
+    #[error("`{0}`: a capture is a whole path segment, as in `/rooms/{{room}}`")]
+    BadCapture(String),
+    /// A character that a decoded request path cannot hold.
+    #[error("`{0}`: a path segment has no empty parts, `.`, `..`, `?`, `#`, `%`, white space or control characters")]
+    BadSegment(String),
+    /// The same capture twice.
+    #[error("the capture `{{{0}}}` stands twice")]
+    Twice(String),
+}
+
+impl PathTemplate {
+    /// Parses `route.path`.
+    pub fn parse(text: &str) -> Result<Self, PathError> {
+        let rest = text.strip_prefix('/').ok_or(PathError::NotAbsolute)?;
+        let segments: Box<[Segment]> = if rest.is_empty() {
+            Box::default()
+        } else {
+            rest.split('/').map(Segment::parse).collect::<Result<_, _>>()?
+        };
+        let template = Self { text: text.into(), segments };
+        let mut names: Vec<&str> = template.captures().collect();
+        names.sort_unstable();
+        if let Some(pair) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(PathError::Twice(pair[0].to_owned()));
+        }
+        Ok(template)
+    }
+
+    /// The text as written; a closed set, so it may label metrics.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Names of its captures.
+    pub fn captures(&self) -> impl Iterator<Item = &str> {
+        self.segments.iter().filter_map(|s| match s {
+            Segment::Capture(name) => Some(&**name),
+            Segment::Literal(_) => None,
+        })
+    }
+
+    /// Matches a decoded path (see `http::path`), giving the captured segments.
+    pub fn matches<'p>(&'p self, segments: &'p [String]) -> Option<Vec<(&'p str, &'p str)>> {
+        if segments.len() != self.segments.len() {
+            return None;
+        }
+        let mut captured = Vec::new();
+        for (ours, theirs) in self.segments.iter().zip(segments) {
+            match ours {
+                Segment::Literal(literal) if **literal == **theirs => {}
+                Segment::Literal(_) => return None,
+                Segment::Capture(name) => captured.push((&**name, theirs.as_str())),
+            }
+        }
+        Some(captured)
+    }
+}
+
+impl Segment {
+    fn parse(segment: &str) -> Result<Self, PathError> {
+        if segment.contains(['{', '}']) {
+            let name = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
+            return match name {
+                Some(name) if crate::subject::is_variable_name(name) => Ok(Self::Capture(name.into())),
+                _ => Err(PathError::BadCapture(segment.into())),
+            };
+        }
+        let bad = segment.is_empty()
+            || matches!(segment, "." | "..")
+            || segment.chars().any(|c| c.is_whitespace() || c.is_control() || matches!(c, '?' | '#' | '%'));
+        if bad { Err(PathError::BadSegment(segment.into())) } else { Ok(Self::Literal(segment.into())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{EventNaming, Payload};
+
+    fn route(subjects: &[&str], allow: &[&str], stream: bool) -> Route {
+        let _ = Format { naming: EventNaming::Header, payload: Payload::Text };
+        Route {
+            path: PathTemplate::parse("/events").expect("a path"),
+            stream: stream.then_some(0),
+            subjects: subjects.iter().map(|s| Template::parse(s).expect("a template")).collect(),
+            allow: allow.iter().map(|s| Pattern::parse(s).expect("a pattern")).collect(),
+            live_subjects: Vec::new(),
+            audience: Audience::User,
+            format: 0,
+            select: true,
+        }
+    }
+
+    fn patterns(texts: &[&str]) -> Vec<Pattern> {
+        texts.iter().map(|t| Pattern::parse(t).expect("a pattern")).collect()
+    }
+
+    fn alice() -> HashMap<&'static str, Token> {
+        HashMap::from([("user", Token::parse("alice").expect("a token"))])
+    }
+
+    #[test]
+    fn a_grant_names_one_user() {
+        let route = route(&["events.user.{user}.>", "events.broadcast.>"], &[], true);
+        let grant = route.grant(&alice(), &[]).expect("a grant");
+        assert_eq!(grant.stream(), patterns(&["events.broadcast.>", "events.user.alice.>"]));
+        assert!(grant.live().is_empty());
+        assert!(route.grant(&HashMap::new(), &[]).is_err());
+    }
+
+    #[test]
+    fn the_apps_decision_stays_inside_allow() {
+        let route = route(&["events.broadcast.>"], &["orders.>"], true);
+        assert!(route.grant(&alice(), &patterns(&["orders.7"])).is_ok());
+        assert_eq!(route.grant(&alice(), &patterns(&["invoices.7"])), Err(GrantError::Denied));
+        assert_eq!(route.grant(&alice(), &patterns(&[">"])), Err(GrantError::Denied));
+    }
+
+    #[test]
+    fn a_selection_narrows_and_never_widens() {
+        let route = route(&["orders.{user}.>"], &[], true);
+        let grant = route.grant(&alice(), &[]).expect("a grant");
+        assert!(route.narrow(&grant, &patterns(&["orders.alice.paid"])).is_ok());
+        for outside in ["orders.alice2.x", "orders.*.x", "orders.>", "orders.alice", ">"] {
+            assert_eq!(route.narrow(&grant, &patterns(&[outside])), Err(GrantError::Denied), "{outside}");
+        }
+    }
+
+    #[test]
+    fn paths_match_by_segment() {
+        let template = PathTemplate::parse("/rooms/{room}/events").expect("a path");
+        let segments = |p: &str| p.split('/').map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(template.matches(&segments("rooms/7/events")), Some(vec![("room", "7")]));
+        assert_eq!(template.matches(&segments("rooms/7")), None);
+        for bad in ["events", "/a//b", "/a/{b", "/{a}x", "/{a}/{a}", "/a/..", "/a?b"] {
+            assert!(PathTemplate::parse(bad).is_err(), "{bad}");
+        }
+    }
+}
