@@ -1,8 +1,13 @@
 //! `sidestream` turns NATS subjects into Server-Sent Events. This is the map, in reading order.
 
+// Values: no sockets, no runtime, no clock.
 pub mod config;
 pub mod cursor;
+pub mod event;
 pub mod frame;
+pub mod interest;
+pub mod log;
+pub mod resume;
 pub mod route;
 pub mod sse;
 pub mod subject;

@@ -1,0 +1,57 @@
+//! What a NATS message is to us once it has been read: where it stands, its subject, and its frames.
+//!
+//! Made once per message by the feed; every shard and client then holds references. How a frame looks is
+//! [`crate::frame`]'s business.
+
+use crate::cursor::Position;
+use crate::frame::Frame;
+
+/// One message, ready to be sent to anyone who may hear it.
+#[derive(Debug)]
+pub struct Event {
+    /// Its place in the stream; [`Position::START`] for core subjects, which have none.
+    pub at: Position,
+    /// The subject on the wire.
+    pub subject: Box<str>,
+    /// Its bytes.
+    pub frames: Frames,
+}
+
+/// The frame of a message for each format that some route of its source uses.
+#[derive(Debug)]
+pub enum Frames {
+    /// All listeners share one frame: the usual case.
+    Shared(Frame),
+    /// One per format, by index into the route table's formats.
+    PerFormat(Box<[(u8, Frame)]>),
+}
+
+impl Frames {
+    /// Builds one frame for each of `formats`.
+    pub fn build<E>(formats: &[u8], mut encode: impl FnMut(u8) -> Result<Frame, E>) -> Result<Self, E> {
+        match formats {
+            [only] => encode(*only).map(Self::Shared),
+            several => several
+                .iter()
+                .map(|f| encode(*f).map(|frame| (*f, frame)))
+                .collect::<Result<_, _>>()
+                .map(Self::PerFormat),
+        }
+    }
+
+    /// The frame for a format. `None` only for a format that the source was not built for.
+    pub fn get(&self, format: u8) -> Option<&Frame> {
+        match self {
+            Self::Shared(frame) => Some(frame),
+            Self::PerFormat(frames) => frames.iter().find(|(f, _)| *f == format).map(|(_, frame)| frame),
+        }
+    }
+
+    /// Bytes held, for the history's bound.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Shared(frame) => frame.wire().len(),
+            Self::PerFormat(frames) => frames.iter().map(|(_, frame)| frame.wire().len()).sum(),
+        }
+    }
+}
