@@ -11,3 +11,10 @@ pub mod resume;
 pub mod route;
 pub mod sse;
 pub mod subject;
+
+// The middle: where feeds and clients meet.
+pub mod link;
+pub mod telemetry;
+
+// Edges: NATS on one side, HTTP on the other. They never meet.
+pub mod feed;

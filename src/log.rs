@@ -136,7 +136,7 @@ impl Log {
         let mut selection = Selection { events: Vec::new(), upto: after, complete: false };
         let mut bytes = 0;
         for event in self.entries.range(start..) {
-            if patterns.iter().any(|pattern| pattern.matches(&event.subject)) {
+            if event.concerns_everyone() || patterns.iter().any(|pattern| pattern.matches(&event.subject)) {
                 if bytes > bytes_max {
                     return selection;
                 }

@@ -1,0 +1,119 @@
+//! The part that listens to NATS. Runs on a thread of its own and never waits for a browser.
+//!
+//! [`stream`] reads one stream and owns its log, [`live`] listens to core subjects, [`encode`] makes frames, [`fanout`]
+//! hands them to the shards that want them. What the shards ask and are told is in [`crate::link`]. Three NATS connections
+//! are kept apart: streams, core subjects, and control.
+
+pub mod api;
+pub mod connection;
+mod consumer;
+mod encode;
+mod fanout;
+mod live;
+mod reply;
+mod stream;
+
+use std::sync::Arc;
+
+use async_nats::Client;
+use tokio::sync::mpsc;
+
+pub use self::fanout::SHARDS_MAX;
+use crate::config::Config;
+use crate::link::{FeedHandle, FeedStatus, LiveRequest, StreamRequest, ToShard};
+use crate::route::Route;
+use crate::telemetry::metrics::FeedMetrics;
+
+/// The ways to all feeds, for shards and admin.
+#[derive(Debug, Clone)]
+pub struct Feeds {
+    /// One per stream of the route table, in its order.
+    pub streams: Vec<FeedHandle<StreamRequest>>,
+    /// Core subjects; always there, idle where no route names any.
+    pub live: FeedHandle<LiveRequest>,
+}
+
+impl Feeds {
+    /// Whether everything that routes need is being read now.
+    pub fn are_up(&self) -> bool {
+        self.streams.iter().all(|feed| feed.status.is_up()) && self.live.status.is_up()
+    }
+}
+
+/// The receiving ends, until the feeds run.
+#[derive(Debug)]
+pub struct Unstarted {
+    streams: Vec<(mpsc::UnboundedReceiver<StreamRequest>, Arc<FeedStatus>)>,
+    live: (mpsc::UnboundedReceiver<LiveRequest>, Arc<FeedStatus>),
+}
+
+/// Makes the channels, so that shards can be built before NATS is spoken to.
+pub fn channels(config: &Config) -> (Feeds, Unstarted) {
+    let (handles, ends) = config.routes.streams.iter().map(|_| channel()).unzip();
+    let (live, live_end) = channel();
+    (Feeds { streams: handles, live }, Unstarted { streams: ends, live: live_end })
+}
+
+fn channel<R>() -> (FeedHandle<R>, (mpsc::UnboundedReceiver<R>, Arc<FeedStatus>)) {
+    let (requests, end) = mpsc::unbounded_channel();
+    let status = Arc::new(FeedStatus::default());
+    (FeedHandle { requests, status: status.clone() }, (end, status))
+}
+
+/// Connects and runs every feed on the current local runtime. Returns the control client once the connections are being kept;
+/// NATS need not be there.
+pub async fn start(
+    config: &Config,
+    unstarted: Unstarted,
+    shards: &[mpsc::Sender<ToShard>],
+    metrics: &Arc<FeedMetrics>,
+) -> Result<Client, connection::ConnectError> {
+    let feed = connection::keep_connected(&config.nats, connection::Role::Feed).await?;
+    let control = connection::keep_connected(&config.nats, connection::Role::Control).await?;
+    let live = connection::keep_connected(&config.nats, connection::Role::Live).await?;
+    for (index, (name, (requests, status))) in config.routes.streams.iter().zip(unstarted.streams).enumerate() {
+        let opening = consumer::Opening {
+            stream: name.clone(),
+            create: config.streams.iter().find(|s| s.name == *name && s.create).cloned(),
+            feed: feed.clone(),
+            control: control.clone(),
+            known: None,
+            history_bytes: config.history_bytes,
+        };
+        let encoder = encoder(config, metrics, Some(name.clone()), |route| route.stream == Some(index));
+        let fanout = fanout::Fanout::new(shards.to_vec());
+        let index = u8::try_from(index).expect("the configuration allows at most 255 streams");
+        tokio::task::spawn_local(stream::StreamFeed { index, opening, encoder, fanout, requests, status }.run());
+    }
+    let (requests, status) = unstarted.live;
+    let encoder = encoder(config, metrics, None, |route| route.stream.is_none() || !route.live_subjects.is_empty());
+    tokio::task::spawn_local(
+        live::LiveFeed { connection: live, encoder, shards: shards.to_vec(), requests, status }.run(),
+    );
+    Ok(control.client)
+}
+
+/// An encoder for the formats of the routes that listen to a source.
+fn encoder(
+    config: &Config,
+    metrics: &Arc<FeedMetrics>,
+    stream: Option<String>,
+    listens: impl Fn(&Route) -> bool,
+) -> encode::Encoder {
+    let mut used: Vec<u8> = config
+        .routes
+        .routes
+        .iter()
+        .filter(|route| listens(route))
+        .map(|route| u8::try_from(route.format).expect("the configuration allows at most 255 routes"))
+        .collect();
+    used.sort_unstable();
+    used.dedup();
+    encode::Encoder {
+        formats: config.routes.formats.clone(),
+        used,
+        event_bytes_max: config.limits.event_bytes,
+        stream,
+        metrics: metrics.clone(),
+    }
+}

@@ -1,0 +1,258 @@
+//! The JetStream requests we make, typed. Only this file spells `$JS.API`.
+//!
+//! Names that reach a subject are checked when the configuration is read; everything else goes into JSON by serde.
+//! Requests are raw on purpose: async-nats' own consumers were seen to lose and to replay (`docs/nats.md`), and raw JSON
+//! answers (headers in base64) are immune to messages that its parser refuses.
+
+use async_nats::Client;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::config;
+
+/// Why a request did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ApiError {
+    /// No answer in time, or no connection.
+    #[error("no answer from JetStream ({0})")]
+    Unanswered(String),
+    /// JetStream is off for this account.
+    #[error("JetStream is not enabled for this account")]
+    NoJetStream,
+    /// JetStream said no.
+    #[error("JetStream refused: {description} (code {code}, {err_code})")]
+    Refused {
+        /// HTTP-like code.
+        code: u16,
+        /// JetStream's own code.
+        err_code: u32,
+        /// In words.
+        description: String,
+    },
+    /// Something else than promised.
+    #[error("an answer from JetStream could not be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+}
+
+impl ApiError {
+    /// The stream, message or consumer does not exist.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { code: 404, .. })
+    }
+}
+
+/// `STREAM.INFO`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StreamInfo {
+    /// As configured.
+    pub config: StreamConfig,
+    /// Creation time as the server writes it; part of the epoch.
+    pub created: String,
+    /// What it holds.
+    pub state: StreamState,
+}
+
+/// The part of a stream's configuration that matters here.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StreamConfig {
+    /// `limits`, `interest` or `workqueue`.
+    pub retention: String,
+    /// Its subjects.
+    #[serde(default)]
+    pub subjects: Vec<String>,
+    /// Nanoseconds; 0 is for ever.
+    #[serde(default)]
+    pub max_age: u64,
+    /// -1 is unlimited.
+    #[serde(default)]
+    pub max_bytes: i64,
+    /// -1 is unlimited.
+    #[serde(default)]
+    pub max_msgs: i64,
+}
+
+/// What a stream holds.
+#[derive(Debug, Clone, Deserialize)]
+pub struct StreamState {
+    /// Number of messages.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// First sequence, or last + 1 when empty.
+    pub first_seq: u64,
+    /// Last sequence ever given.
+    pub last_seq: u64,
+}
+
+/// `CONSUMER.CREATE`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ConsumerInfo {
+    /// Its name, given by the server.
+    pub name: String,
+    /// Where it starts: the stream sequence is one below the first it will deliver, after clamping.
+    pub delivered: Delivered,
+    /// Messages that wait.
+    pub num_pending: u64,
+}
+
+/// Sequences of the last delivery.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Delivered {
+    /// In the consumer.
+    pub consumer_seq: u64,
+    /// In the stream.
+    pub stream_seq: u64,
+}
+
+/// A message read by `STREAM.MSG.GET`, decoded as far as it can be.
+#[derive(Debug, Clone)]
+pub struct StoredMessage {
+    /// As JSON could carry it: bytes that are not UTF-8 stand as U+FFFD.
+    pub subject: String,
+    /// Its sequence.
+    pub seq: u64,
+    /// Its payload.
+    pub payload: Vec<u8>,
+    /// Its header block as it was sent.
+    pub headers: Vec<u8>,
+    /// Nanoseconds since 1970; 0 where the server's text could not be read.
+    pub time: u64,
+}
+
+#[derive(Deserialize)]
+struct Failure {
+    code: u16,
+    #[serde(default)]
+    err_code: u32,
+    #[serde(default)]
+    description: String,
+}
+
+#[derive(Deserialize)]
+struct Failed {
+    error: Option<Failure>,
+}
+
+/// The stream's configuration and state, from its leader.
+pub async fn stream_info(client: &Client, stream: &str) -> Result<StreamInfo, ApiError> {
+    request(client, format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new()).await
+}
+
+/// Creates a stream as `[[stream]]` describes it.
+pub async fn stream_create(client: &Client, stream: &config::Stream) -> Result<StreamInfo, ApiError> {
+    let nanos = u64::try_from(stream.max_age.as_nanos()).unwrap_or(u64::MAX);
+    let max_bytes = if stream.max_bytes == 0 { -1 } else { i64::try_from(stream.max_bytes).unwrap_or(i64::MAX) };
+    let body = json!({
+        "name": stream.name, "subjects": stream.subjects, "retention": "limits", "storage": "file", "discard": "old",
+        "max_age": nanos, "max_bytes": max_bytes, "max_msgs": -1, "max_msgs_per_subject": -1, "max_msg_size": -1,
+        "max_consumers": -1, "num_replicas": 1, "allow_direct": true,
+    });
+    request(client, format!("$JS.API.STREAM.CREATE.{}", stream.name), body.to_string().into()).await
+}
+
+/// Creates the feed's push consumer: unfiltered, no acknowledgement, memory, flow control, heartbeat of one second.
+/// Must go out on the connection that has just subscribed to `deliver_subject`.
+pub async fn consumer_create(
+    client: &Client,
+    stream: &str,
+    deliver_subject: &str,
+    start_seq: u64,
+) -> Result<ConsumerInfo, ApiError> {
+    const SECOND: u64 = 1_000_000_000;
+    let body = json!({"stream_name": stream, "config": {
+        "deliver_subject": deliver_subject, "deliver_policy": "by_start_sequence", "opt_start_seq": start_seq,
+        "ack_policy": "none", "replay_policy": "instant", "mem_storage": true, "num_replicas": 1,
+        "flow_control": true, "idle_heartbeat": SECOND, "inactive_threshold": 10 * SECOND,
+    }});
+    request(client, format!("$JS.API.CONSUMER.CREATE.{stream}"), body.to_string().into()).await
+}
+
+/// Asks for a consumer's deletion without waiting; the server also does it by itself when nobody listens.
+pub async fn consumer_delete(client: &Client, stream: &str, consumer: &str) {
+    let _ = client.publish(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"), Bytes::new()).await;
+}
+
+/// The message at exactly `seq`; `None` if there is none.
+pub async fn message_at(client: &Client, stream: &str, seq: u64) -> Result<Option<StoredMessage>, ApiError> {
+    message(client, stream, json!({ "seq": seq })).await
+}
+
+/// The first message at or after `seq`; `None` if there is none.
+pub async fn message_from(client: &Client, stream: &str, seq: u64) -> Result<Option<StoredMessage>, ApiError> {
+    message(client, stream, json!({"seq": seq, "next_by_subj": ">"})).await
+}
+
+async fn message(client: &Client, stream: &str, body: serde_json::Value) -> Result<Option<StoredMessage>, ApiError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        message: Raw,
+    }
+    #[derive(Deserialize)]
+    struct Raw {
+        subject: String,
+        seq: u64,
+        #[serde(default)]
+        data: String,
+        #[serde(default)]
+        hdrs: String,
+        time: String,
+    }
+    let subject = format!("$JS.API.STREAM.MSG.GET.{stream}");
+    match request::<Answer>(client, subject, body.to_string().into()).await {
+        Ok(Answer { message }) => Ok(Some(StoredMessage {
+            subject: message.subject,
+            seq: message.seq,
+            payload: STANDARD.decode(message.data).unwrap_or_default(),
+            headers: STANDARD.decode(message.hdrs).unwrap_or_default(),
+            time: nanoseconds(&message.time).unwrap_or(0),
+        })),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn request<T: for<'a> Deserialize<'a>>(client: &Client, subject: String, body: Bytes) -> Result<T, ApiError> {
+    let answer = client.request(subject, body).await.map_err(|error| match error.kind() {
+        async_nats::RequestErrorKind::NoResponders => ApiError::NoJetStream,
+        _ => ApiError::Unanswered(error.to_string()),
+    })?;
+    // JSON with a subject that is not UTF-8 would not be read at all; the server's encoder has replaced such bytes.
+    let text = String::from_utf8_lossy(&answer.payload);
+    if let Some(failure) = serde_json::from_str::<Failed>(&text)?.error {
+        return Err(ApiError::Refused {
+            code: failure.code,
+            err_code: failure.err_code,
+            description: failure.description,
+        });
+    }
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Nanoseconds since 1970 of an RFC 3339 time.
+fn nanoseconds(text: &str) -> Option<u64> {
+    let time = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
+    u64::try_from(time.unix_timestamp_nanos()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_the_server_are_read_to_the_nanosecond() {
+        let cases = [
+            ("1970-01-01T00:00:00Z", Some(0)),
+            ("2023-11-14T22:13:20.000000001Z", Some(1_700_000_000_000_000_001)),
+            ("2023-11-14T22:13:20.12Z", Some(1_700_000_000_120_000_000)),
+            ("2024-02-29T12:00:00Z", Some(1_709_208_000_000_000_000)),
+            ("0001-01-01T00:00:00Z", None),
+            ("yesterday", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(nanoseconds(text), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One connection to NATS, and how its state looks to the rest of us.
+//!
+//! async-nats keeps it up; its event callback only moves a watch value. Whoever reads from a connection decides what a
+//! loss means. Several connections are kept apart on purpose (design section 7): a message that the client cannot parse
+//! drops the connection that reads it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, ConnectOptions, Event};
+use tokio::sync::watch;
+
+use crate::config::{Nats, NatsAuth};
+
+/// Ping interval: a hung server is noticed after two of them without an answer.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// How long one request may take.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for one TCP connect and NATS handshake.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reconnect back-off, before jitter.
+const BACKOFF_MIN: Duration = Duration::from_millis(50);
+const BACKOFF_MAX: Duration = Duration::from_secs(4);
+
+/// What a connection is for: decides its name and buffers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Reads streams. Its capacity must exceed what NATS's flow control keeps in flight (some 115 000 small messages).
+    Feed,
+    /// Core subjects.
+    Live,
+    /// API requests and publishing.
+    Control,
+}
+
+impl Role {
+    /// The word in the connection's name and in metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Feed => "feed",
+            Self::Live => "live",
+            Self::Control => "control",
+        }
+    }
+
+    fn capacity(self) -> usize {
+        match self {
+            Self::Feed => 262_144,
+            Self::Live | Self::Control => 4096,
+        }
+    }
+}
+
+/// What happened to a connection so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Whether it is up.
+    pub connected: bool,
+    /// How often it was lost.
+    pub losses: u64,
+    /// How often a subscription overflowed.
+    pub overflows: u64,
+}
+
+/// A client together with its state.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The client.
+    pub client: Client,
+    /// Its state.
+    pub link: watch::Receiver<Link>,
+}
+
+/// Why a connection cannot even be tried.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// A credentials file.
+    #[error("nats.credentials: {0}")]
+    Credentials(#[source] std::io::Error),
+    /// The client refused.
+    #[error("NATS: {0}")]
+    Nats(#[from] async_nats::ConnectError),
+    /// A secret that is not text.
+    #[error("the NATS password, token or nkey is not text")]
+    SecretNotText,
+}
+
+/// Connects in the background and for ever: returns at once, also while NATS is away.
+pub async fn keep_connected(config: &Nats, role: Role) -> Result<Connection, ConnectError> {
+    connect(options(config, role).await?.retry_on_initial_connect(), config).await
+}
+
+/// Connects now or fails: for commands.
+pub async fn connect_once(config: &Nats) -> Result<Connection, ConnectError> {
+    connect(options(config, Role::Control).await?, config).await
+}
+
+async fn connect(options: ConnectOptions, config: &Nats) -> Result<Connection, ConnectError> {
+    let (sender, link) = watch::channel(Link::default());
+    let sender = Arc::new(sender);
+    let client = options
+        .event_callback(move |event| {
+            observe(&sender, &event);
+            std::future::ready(())
+        })
+        .connect(config.servers.clone())
+        .await?;
+    Ok(Connection { client, link })
+}
+
+fn observe(link: &watch::Sender<Link>, event: &Event) {
+    match event {
+        Event::Connected => link.send_modify(|l| l.connected = true),
+        Event::Disconnected => link.send_modify(|l| {
+            l.connected = false;
+            l.losses += 1;
+        }),
+        Event::SlowConsumer(_) => link.send_modify(|l| l.overflows += 1),
+        Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
+        Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
+        Event::LameDuckMode => tracing::info!("NATS server announces its shutdown"),
+        Event::Draining | Event::Closed => {}
+    }
+}
+
+async fn options(config: &Nats, role: Role) -> Result<ConnectOptions, ConnectError> {
+    let mut options = ConnectOptions::new()
+        .name(format!("sidestream-{}", role.label()))
+        .ping_interval(PING_INTERVAL)
+        .connection_timeout(CONNECT_TIMEOUT)
+        .request_timeout(Some(REQUEST_TIMEOUT))
+        .subscription_capacity(role.capacity())
+        .custom_inbox_prefix("_INBOX_sidestream")
+        .reconnect_delay_callback(backoff);
+    options = match &config.auth {
+        NatsAuth::None => options,
+        NatsAuth::Credentials(path) => options.credentials_file(path).await.map_err(ConnectError::Credentials)?,
+        NatsAuth::Nkey(seed) => options.nkey(text(seed)?),
+        NatsAuth::Password { user, password } => options.user_and_password(user.clone(), text(password)?),
+        NatsAuth::Token(token) => options.token(text(token)?),
+    };
+    if let Some(ca) = &config.ca {
+        options = options.add_root_certificates(ca.clone());
+    }
+    if let Some((cert, key)) = &config.client_cert {
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    if config.tls_first {
+        options = options.tls_first();
+    }
+    Ok(options)
+}
+
+fn text(secret: &crate::config::Secret) -> Result<String, ConnectError> {
+    String::from_utf8(secret.expose().to_vec()).map_err(|_| ConnectError::SecretNotText)
+}
+
+/// Exponential with full jitter, so that a hundred sidecars do not return in the same millisecond.
+fn backoff(attempt: usize) -> Duration {
+    let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(8);
+    let ceiling = (BACKOFF_MIN * 2u32.pow(doublings)).min(BACKOFF_MAX);
+    ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

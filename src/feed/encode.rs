@@ -1,0 +1,63 @@
+//! NATS messages into events: the one place where a payload is copied.
+//!
+//! What cannot be sent becomes the gap that says so, in its place and with its id, so that only those who might have heard
+//! it are told.
+
+use std::convert::Infallible;
+
+use crate::config::Format;
+use crate::cursor::{Cursor, Position};
+use crate::event::{Event, Frames};
+use crate::frame::notice::{self, Gap, GapReason};
+use crate::frame::{Frame, Message};
+use crate::telemetry::metrics::FeedMetrics;
+
+/// Header by which a publisher names the event.
+pub const NAME_HEADER: &str = "Sse-Event";
+
+/// Builds the frames of one source's messages.
+#[derive(Debug, Clone)]
+pub struct Encoder {
+    /// All formats of the route table.
+    pub formats: Vec<Format>,
+    /// Those that listeners of this source use, as indexes.
+    pub used: Vec<u8>,
+    /// Largest payload.
+    pub event_bytes_max: usize,
+    /// The stream's name, for gaps; absent for core subjects.
+    pub stream: Option<String>,
+    /// What is counted.
+    pub metrics: std::sync::Arc<FeedMetrics>,
+}
+
+impl Encoder {
+    /// Turns a message into an event. `id` is its cursor on a stream.
+    pub fn event(&self, message: Message<'_>, id: Option<Cursor>) -> Event {
+        let id_text = id.map(|cursor| cursor.to_string());
+        let encode = |format: u8| -> Result<Frame, Infallible> {
+            Ok(self.frame(format, message, id_text.as_deref()).unwrap_or_else(|reason| self.gap(reason, id)))
+        };
+        let Ok(frames) = Frames::build(&self.used, encode);
+        Event { at: id.map_or(Position::START, |c| c.at), subject: message.subject.into(), frames }
+    }
+
+    fn frame(&self, format: u8, message: Message<'_>, id: Option<&str>) -> Result<Frame, GapReason> {
+        if message.payload.len() > self.event_bytes_max {
+            return Err(GapReason::Oversize);
+        }
+        let format = &self.formats[usize::from(format)];
+        let encoded = Frame::encode(format, message, id).map_err(|_| GapReason::Undecodable)?;
+        if encoded.name_replaced {
+            self.metrics.names_replaced.add(1);
+        }
+        Ok(encoded.frame)
+    }
+
+    /// The gap that stands in for one message.
+    pub fn gap(&self, reason: GapReason, id: Option<Cursor>) -> Frame {
+        self.metrics.gap(reason);
+        let after = id.map(|c| c.at.seq.saturating_sub(1));
+        let next = id.map(|c| c.at.seq + 1);
+        notice::gap(self.stream.as_deref(), Gap { after, next, reason }, id)
+    }
+}

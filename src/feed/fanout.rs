@@ -1,0 +1,95 @@
+//! From one feed to the shards that want its messages.
+//!
+//! Keeps who is interested per shard, not per client: a message crosses to a shard once, as one reference, and only where
+//! somebody there may hear it.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::cursor::Cursor;
+use crate::event::Event;
+use crate::interest::Interest;
+use crate::link::ToShard;
+use crate::subject::Pattern;
+
+/// Most shards: the interest of one message is a bit mask.
+pub const SHARDS_MAX: usize = 64;
+
+/// The shards and what they want.
+#[derive(Debug)]
+pub struct Fanout {
+    shards: Vec<mpsc::Sender<ToShard>>,
+    interest: Interest<Box<[u32]>>,
+    /// The head each shard was last told.
+    told: Vec<u64>,
+}
+
+impl Fanout {
+    /// Nobody wants anything yet. At most [`SHARDS_MAX`] shards.
+    pub fn new(shards: Vec<mpsc::Sender<ToShard>>) -> Self {
+        assert!(shards.len() <= SHARDS_MAX, "at most {SHARDS_MAX} shards");
+        let told = vec![u64::MAX; shards.len()];
+        Self { shards, interest: Interest::default(), told }
+    }
+
+    /// One more client of a shard wants these patterns.
+    pub fn add(&mut self, shard: usize, patterns: &[Pattern]) {
+        let shards = self.shards.len();
+        for pattern in patterns {
+            let leaf = self.interest.leaf_or_insert_with(pattern, || vec![0; shards].into());
+            self.interest.value_mut(leaf)[shard] += 1;
+        }
+    }
+
+    /// One client of a shard less wants these patterns.
+    pub fn remove(&mut self, shard: usize, patterns: &[Pattern]) {
+        for pattern in patterns {
+            let Some(leaf) = self.interest.leaf(pattern) else { continue };
+            let counts = self.interest.value_mut(leaf);
+            counts[shard] = counts[shard].saturating_sub(1);
+            if counts.iter().all(|count| *count == 0) {
+                self.interest.remove(leaf);
+            }
+        }
+    }
+
+    /// Sends an event to every shard where somebody may hear it.
+    pub async fn event(&mut self, stream: u8, event: Arc<Event>) {
+        let mut wanted = 0u64;
+        self.interest.for_each_match(&event.subject, |counts| {
+            for (shard, count) in counts.iter().enumerate() {
+                wanted |= u64::from(*count > 0) << shard;
+            }
+        });
+        while wanted != 0 {
+            let shard = wanted.trailing_zeros() as usize;
+            wanted &= wanted - 1;
+            self.told[shard] = event.at.seq;
+            self.to(shard, ToShard::Event { stream, event: event.clone() }).await;
+        }
+    }
+
+    /// Tells the shards that do not know it yet where the head is.
+    pub async fn head(&mut self, stream: u8, head: Cursor) {
+        for shard in 0..self.shards.len() {
+            if self.told[shard] != head.at.seq {
+                self.told[shard] = head.at.seq;
+                self.to(shard, ToShard::Head { stream, head }).await;
+            }
+        }
+    }
+
+    /// Sends to every shard.
+    pub async fn to_all(&self, message: impl Fn() -> ToShard) {
+        for shard in 0..self.shards.len() {
+            self.to(shard, message()).await;
+        }
+    }
+
+    /// Sends to one shard. Waits while the shard is behind: a shard is ours and never waits for a browser. A shard that has
+    /// ended takes nothing: the process is then going down.
+    pub async fn to(&self, shard: usize, message: ToShard) {
+        let _ = self.shards[shard].send(message).await;
+    }
+}

@@ -1,0 +1,275 @@
+//! The feed of core NATS subjects: at most once, no ids, no replay.
+//!
+//! One subscription per distinct pattern, counted by client, kept for a while after the last one leaves. A message is
+//! handed to the listeners of exactly the pattern it came by, after its subject has been matched against it once more.
+//! Whatever NATS may have dropped (a lost connection, an overflow) becomes one gap `upstream` before the next message.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::SelectAll;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::connection::{Connection, Link};
+use super::encode::{Encoder, NAME_HEADER};
+
+use crate::frame::Message;
+use crate::frame::notice::GapReason;
+use crate::link::{FeedStatus, LiveNotice, LiveRequest, Ticket, ToShard};
+use crate::route::Grant;
+use crate::subject::Pattern;
+
+/// How long a subscription without listeners is kept: a page that is reloaded finds it still there.
+const LINGER: Duration = Duration::from_secs(30);
+/// How often lingering subscriptions are looked at.
+const SWEEP: Duration = Duration::from_secs(5);
+/// A subject nobody answers: any reply, "no responders" too, proves that the subscriptions sent before are active.
+const BARRIER_SUBJECT: &str = "_sidestream.barrier";
+
+/// The feed of core subjects.
+#[derive(Debug)]
+pub struct LiveFeed {
+    /// Its own connection.
+    pub connection: Connection,
+    /// Builds frames.
+    pub encoder: Encoder,
+    /// The ways to the shards.
+    pub shards: Vec<mpsc::Sender<ToShard>>,
+    /// What shards ask.
+    pub requests: mpsc::UnboundedReceiver<LiveRequest>,
+    /// How we are.
+    pub status: Arc<FeedStatus>,
+}
+
+struct Subscription {
+    pattern: Arc<Pattern>,
+    listeners: HashMap<usize, u32>,
+    /// Since when nobody listens.
+    idle_since: Option<Instant>,
+    /// Ends the forwarding stream.
+    _stop: tokio::sync::oneshot::Sender<()>,
+}
+
+type Messages = SelectAll<futures_util::stream::LocalBoxStream<'static, (Arc<Pattern>, async_nats::Message)>>;
+
+struct State {
+    feed: LiveFeed,
+    subscriptions: HashMap<Pattern, Subscription>,
+    messages: Messages,
+    seen: Link,
+    degraded: bool,
+    /// Messages may have been missed since clients were last told.
+    missed: bool,
+    /// Clients that wait for the next barrier.
+    waiting: Vec<(usize, Ticket)>,
+}
+
+impl LiveFeed {
+    /// Runs until the process ends.
+    pub async fn run(self) {
+        let state = State {
+            feed: self,
+            subscriptions: HashMap::new(),
+            messages: SelectAll::new(),
+            seen: Link::default(),
+            degraded: false,
+            missed: false,
+            waiting: Vec::new(),
+        };
+        state.run().await;
+    }
+}
+
+impl State {
+    async fn run(mut self) {
+        let mut link = self.feed.connection.link.clone();
+        let mut sweep = tokio::time::interval(SWEEP);
+        let now = *link.borrow_and_update();
+        self.link_changed(now).await;
+        loop {
+            tokio::select! {
+                // A loss is told before the messages that follow it, a request before new messages.
+                biased;
+                changed = link.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let now = *link.borrow_and_update();
+                    self.link_changed(now).await;
+                }
+                request = self.feed.requests.recv() => {
+                    let Some(request) = request else { return };
+                    self.serve(request).await;
+                    while let Ok(request) = self.feed.requests.try_recv() {
+                        self.serve(request).await;
+                    }
+                    self.admit().await;
+                }
+                Some((pattern, message)) = self.messages.next(), if !self.messages.is_empty() => {
+                    self.deliver(&pattern, &message).await;
+                }
+                _ = sweep.tick() => {
+                    self.drop_idle();
+                    self.admit().await;
+                }
+            }
+        }
+    }
+
+    async fn link_changed(&mut self, now: Link) {
+        let before = std::mem::replace(&mut self.seen, now);
+        if now.losses > before.losses || now.overflows > before.overflows {
+            self.missed = true;
+        }
+        if !now.connected && before.connected {
+            self.feed.status.set_up(false);
+            self.degraded = true;
+            self.tell(LiveNotice::Degraded).await;
+        }
+        if !now.connected {
+            return;
+        }
+        if !before.connected || self.missed {
+            self.back().await;
+        }
+    }
+
+    /// The connection is up: the client sends its subscriptions again. When a barrier proves them active, clients are
+    /// told what they missed, and only then do messages flow again.
+    async fn back(&mut self) {
+        if !self.barrier().await {
+            return;
+        }
+        self.feed.status.set_up(true);
+        if std::mem::take(&mut self.missed) {
+            self.feed.encoder.metrics.gap(GapReason::Upstream);
+            self.tell(LiveNotice::Missed).await;
+        }
+        if std::mem::take(&mut self.degraded) {
+            self.tell(LiveNotice::Recovered).await;
+        }
+        self.admit().await;
+    }
+
+    async fn serve(&mut self, request: LiveRequest) {
+        match request {
+            LiveRequest::Listen { shard, ticket, grant } => {
+                self.listen(shard, &grant).await;
+                self.waiting.push((shard, ticket));
+            }
+            LiveRequest::Unlisten { shard, grant } => self.unlisten(shard, &grant),
+        }
+    }
+
+    async fn listen(&mut self, shard: usize, grant: &Grant) {
+        for pattern in grant.live() {
+            if !self.subscriptions.contains_key(pattern) {
+                let Some(subscription) = self.subscribe(pattern).await else { continue };
+                self.subscriptions.insert(pattern.clone(), subscription);
+                self.count();
+            }
+            if let Some(subscription) = self.subscriptions.get_mut(pattern) {
+                *subscription.listeners.entry(shard).or_default() += 1;
+                subscription.idle_since = None;
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, pattern: &Pattern) -> Option<Subscription> {
+        let subscriber = match self.feed.connection.client.subscribe(pattern.as_str().to_owned()).await {
+            Ok(subscriber) => subscriber,
+            Err(error) => {
+                tracing::error!(%error, "Core subscription failed");
+                return None;
+            }
+        };
+        let pattern = Arc::new(pattern.clone());
+        let tag = pattern.clone();
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let tagged = subscriber.map(move |message| (tag.clone(), message)).take_until(stopped);
+        self.messages.push(tagged.boxed_local());
+        Some(Subscription { pattern, listeners: HashMap::new(), idle_since: None, _stop: stop })
+    }
+
+    fn unlisten(&mut self, shard: usize, grant: &Grant) {
+        for pattern in grant.live() {
+            let Some(subscription) = self.subscriptions.get_mut(pattern) else { continue };
+            if let Some(count) = subscription.listeners.get_mut(&shard) {
+                *count -= 1;
+                if *count == 0 {
+                    subscription.listeners.remove(&shard);
+                }
+            }
+            if subscription.listeners.is_empty() {
+                subscription.idle_since = Some(Instant::now());
+            }
+        }
+    }
+
+    fn drop_idle(&mut self) {
+        let before = self.subscriptions.len();
+        self.subscriptions.retain(|_, s| s.idle_since.is_none_or(|since| since.elapsed() < LINGER));
+        if self.subscriptions.len() != before {
+            self.count();
+        }
+    }
+
+    fn count(&self) {
+        self.feed.encoder.metrics.live_subscriptions.set(self.subscriptions.len() as u64);
+    }
+
+    /// Tells waiting clients that their subscriptions are active, once that is so.
+    async fn admit(&mut self) {
+        if self.waiting.is_empty() || !self.seen.connected || !self.barrier().await {
+            return;
+        }
+        for (shard, ticket) in std::mem::take(&mut self.waiting) {
+            self.to(shard, ToShard::Listening { ticket }).await;
+        }
+    }
+
+    /// A round trip on this connection: what was sent before it has been seen by the server.
+    async fn barrier(&self) -> bool {
+        match self.feed.connection.client.request(BARRIER_SUBJECT, Bytes::new()).await {
+            Ok(_) => true,
+            Err(error) => matches!(error.kind(), async_nats::RequestErrorKind::NoResponders),
+        }
+    }
+
+    async fn deliver(&mut self, pattern: &Arc<Pattern>, message: &async_nats::Message) {
+        if !pattern.matches(&message.subject) {
+            self.feed.encoder.metrics.violations.add(1);
+            tracing::error!("NATS delivered a message outside the subscription; dropped");
+            return;
+        }
+        let Some(subscription) = self.subscriptions.get(&**pattern) else { return };
+        if subscription.listeners.is_empty() {
+            return;
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
+        let time = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let message = Message { subject: &message.subject, name, payload: &message.payload, time };
+        let event = Arc::new(self.feed.encoder.event(message, None));
+        self.feed.encoder.metrics.live_events.add(1);
+        let shards: Vec<usize> = subscription.listeners.keys().copied().collect();
+        let pattern = subscription.pattern.clone();
+        for shard in shards {
+            self.to(shard, ToShard::Live { pattern: pattern.clone(), event: event.clone() }).await;
+        }
+    }
+
+    async fn tell(&self, notice: LiveNotice) {
+        for shard in 0..self.feed.shards.len() {
+            self.to(shard, ToShard::LiveNotice(notice)).await;
+        }
+    }
+
+    async fn to(&self, shard: usize, message: ToShard) {
+        let _ = self.feed.shards[shard].send(message).await;
+    }
+}

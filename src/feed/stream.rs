@@ -1,0 +1,478 @@
+//! The feed of one stream: reads it once, owns its log, and attaches clients to it.
+//!
+//! One task does all of it, so that "take what was missed and register for the rest" needs no lock and has no seam. It
+//! keeps serving resumes from memory while NATS is away. How a consumer is opened and checked is [`super::consumer`]'s
+//! business; what a cursor is worth is decided in [`crate::resume`].
+
+use std::collections::VecDeque;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::api;
+use super::consumer::{self, FeedError, Kind, Known, Opened, Opening, Order, SILENCE_MAX, Start};
+use super::encode::{Encoder, NAME_HEADER};
+use super::fanout::Fanout;
+use crate::cursor::{Cursor, LastEventId, Position};
+use crate::event::Event;
+use crate::frame::notice::{self, Gap, GapReason, Resume};
+use crate::frame::{Frame, Message};
+use crate::link::{self, FeedStatus, Piece, StreamRequest, Ticket, ToShard};
+use crate::log::Log;
+use crate::resume::{self, Verdict};
+use crate::route::Grant;
+
+/// Wait between attempts to open the consumer, before jitter.
+const RETRY_MIN: Duration = Duration::from_millis(20);
+const RETRY_MAX: Duration = Duration::from_secs(2);
+/// How long a cursor above our head may wait for us to catch up with another sidecar.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
+/// Bytes of frames handed to one resuming client at a time; it asks for more when they are on the wire.
+const PIECE_BYTES: usize = 256 * 1024;
+/// How often shards without a new event learn where the head is.
+const HEAD_INTERVAL: Duration = Duration::from_secs(1);
+/// Messages taken from the subscription before requests are looked at again.
+const BURST: usize = 256;
+/// Losses of the connection at the same place before the message there is taken for poison.
+const LOSSES_AT_POISON: u32 = 2;
+
+/// The feed of one stream.
+#[derive(Debug)]
+pub struct StreamFeed {
+    /// Index in the route table.
+    pub index: u8,
+    /// How to open it; `known` is filled in from the log.
+    pub opening: Opening,
+    /// Builds frames.
+    pub encoder: Encoder,
+    /// The way to the shards.
+    pub fanout: Fanout,
+    /// What shards ask.
+    pub requests: mpsc::UnboundedReceiver<StreamRequest>,
+    /// How we are.
+    pub status: Arc<FeedStatus>,
+}
+
+/// What changes while it runs.
+struct State {
+    feed: StreamFeed,
+    log: Option<Log>,
+    /// First sequence of the stream as last seen.
+    first_seq: u64,
+    /// The log has reached what was there when it was begun; before that nobody is attached.
+    warm: bool,
+    /// Clients have been told that NATS is away.
+    degraded: bool,
+    /// Requests that came before the log was warm.
+    early: VecDeque<StreamRequest>,
+    /// Clients whose cursor is above our head.
+    ahead: Vec<Waiting>,
+    /// The head when the connection was last lost, and how often it was lost there.
+    losses: (u64, u32),
+}
+
+struct Waiting {
+    shard: usize,
+    ticket: Ticket,
+    grant: Arc<Grant>,
+    last: LastEventId,
+    until: Instant,
+}
+
+impl StreamFeed {
+    /// Runs until the process ends.
+    pub async fn run(self) {
+        let state = State {
+            feed: self,
+            log: None,
+            first_seq: 0,
+            warm: false,
+            degraded: false,
+            early: VecDeque::new(),
+            ahead: Vec::new(),
+            losses: (0, 0),
+        };
+        state.run().await;
+    }
+}
+
+impl State {
+    async fn run(mut self) {
+        let mut attempt = 0u32;
+        loop {
+            match self.open().await {
+                Some(Ok(opened)) => {
+                    attempt = 0;
+                    let Some(error) = self.session(opened).await else { return };
+                    tracing::warn!(stream = self.name(), %error, "Feed interrupted");
+                    self.after_loss(&error).await;
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(stream = self.name(), %error, "Feed not open");
+                    self.set_degraded(true).await;
+                    self.unhang(&error).await;
+                    attempt += 1;
+                    if !self.pause(attempt).await {
+                        return;
+                    }
+                }
+                None => return,
+            }
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.feed.opening.stream
+    }
+
+    /// Opens a consumer while requests are served. `None` when the process ends.
+    async fn open(&mut self) -> Option<Result<Opened, FeedError>> {
+        self.feed.opening.known = self.log.as_ref().map(|log| Known { epoch: log.epoch(), head: log.head() });
+        let opening = self.feed.opening.clone();
+        let mut open = pin!(consumer::open(opening));
+        let mut tick = tokio::time::interval(HEAD_INTERVAL);
+        loop {
+            tokio::select! {
+                opened = &mut open => return Some(opened),
+                request = self.feed.requests.recv() => self.serve(request?).await,
+                _ = tick.tick() => {
+                    if !self.feed.opening.feed.link.borrow().connected {
+                        self.set_degraded(true).await;
+                    }
+                    self.settle_ahead().await;
+                }
+            }
+        }
+    }
+
+    /// Waits before the next attempt while requests are served; false when the process ends.
+    async fn pause(&mut self, attempt: u32) -> bool {
+        let ceiling = (RETRY_MIN * 2u32.pow(attempt.min(8))).min(RETRY_MAX);
+        let mut wait = pin!(tokio::time::sleep(ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)));
+        loop {
+            tokio::select! {
+                () = &mut wait => return true,
+                request = self.feed.requests.recv() => match request {
+                    Some(request) => self.serve(request).await,
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    /// Reads until something is wrong. `None` when the process ends.
+    async fn session(&mut self, opened: Opened) -> Option<FeedError> {
+        self.begin(&opened).await;
+        let consumer = opened.consumer;
+        let mut order = Order::after(opened.base);
+        let mut messages = opened.messages;
+        let mut link = self.feed.opening.feed.link.clone();
+        let losses = link.borrow_and_update().losses;
+        let mut tick = tokio::time::interval(HEAD_INTERVAL);
+        let mut deadline = pin!(tokio::time::sleep(SILENCE_MAX));
+        let error = loop {
+            tokio::select! {
+                biased;
+                request = self.feed.requests.recv() => self.serve(request?).await,
+                message = messages.next() => {
+                    let Some(message) = message else { break FeedError::Client("subscription closed".into()) };
+                    deadline.as_mut().reset(Instant::now() + SILENCE_MAX);
+                    if let Err(error) = self.take(&mut order, &message).await {
+                        break error;
+                    }
+                    let mut taken = 1;
+                    let mut broken = None;
+                    while taken < BURST && let Some(Some(message)) = messages.next().now_or_never() {
+                        taken += 1;
+                        if let Err(error) = self.take(&mut order, &message).await {
+                            broken = Some(error);
+                            break;
+                        }
+                    }
+                    if let Some(error) = broken {
+                        break error;
+                    }
+                    self.advanced().await;
+                }
+                // Everything that had arrived before the loss has been taken above: the select is biased.
+                _ = link.changed() => if link.borrow().losses != losses { break FeedError::Disconnected },
+                _ = tick.tick() => self.tick().await,
+                () = &mut deadline => break FeedError::Silence,
+            }
+        };
+        if !matches!(error, FeedError::Disconnected) {
+            api::consumer_delete(&self.feed.opening.feed.client, self.name(), &consumer).await;
+        }
+        Some(error)
+    }
+
+    /// Brings the log in line with where the consumer starts, and tells clients what that means for them.
+    async fn begin(&mut self, opened: &Opened) {
+        self.first_seq = opened.info.state.first_seq;
+        let gap = match opened.start {
+            Start::Continued => None,
+            Start::First => Some(None),
+            Start::Skipped => {
+                Some(Some((self.log.as_ref().map(|l| l.head().seq), removal_reason(&opened.info.config))))
+            }
+            Start::Reset => Some(Some((None, GapReason::Reset))),
+        };
+        if let Some(declared) = gap {
+            let log = Log::new(opened.epoch, opened.base, self.feed.opening.history_bytes);
+            if let Some((after, reason)) = declared {
+                let gap = Gap { after, next: Some(opened.base.seq + 1), reason };
+                tracing::warn!(stream = self.name(), after = ?gap.after, next = ?gap.next, reason = reason.label(), "Gap");
+                let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(opened.base)));
+                self.feed.encoder.metrics.gap(reason);
+                self.feed
+                    .fanout
+                    .to_all(|| ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone() })
+                    .await;
+            }
+            self.log = Some(log);
+        }
+        if opened.pending == 0 {
+            self.caught_up(Position { seq: opened.info.state.last_seq, time: 0 });
+        }
+        self.feed.status.set_up(true);
+        self.set_degraded(false).await;
+        tracing::info!(stream = self.name(), start = ?opened.start, behind = opened.base.seq, waiting = opened.pending, "Feed open");
+        self.advanced().await;
+    }
+
+    async fn take(&mut self, order: &mut Order, message: &async_nats::Message) -> Result<(), FeedError> {
+        match order.check(message)? {
+            Kind::Control { answer: Some(subject) } => {
+                let _ = self.feed.opening.feed.client.publish(subject, Bytes::new()).await;
+            }
+            Kind::Control { answer: None } => {}
+            Kind::Data(delivery) => {
+                let at = Position { seq: delivery.stream_seq, time: delivery.time };
+                let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
+                let message =
+                    Message { subject: &message.subject, name, payload: &message.payload, time: delivery.time };
+                self.append(message, at).await;
+                if delivery.pending == 0 {
+                    self.caught_up(at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn append(&mut self, message: Message<'_>, at: Position) {
+        let Some(log) = &mut self.log else { return };
+        let event = Arc::new(self.feed.encoder.event(message, Some(log.cursor(at))));
+        log.append(event.clone());
+        self.feed.encoder.metrics.stream_events.add(1);
+        self.feed.status.set_head(at.seq);
+        self.feed.fanout.event(self.feed.index, event).await;
+    }
+
+    /// Everything that was in the stream when we began is held now.
+    fn caught_up(&mut self, at: Position) {
+        if let Some(log) = &mut self.log {
+            log.skip_to(at);
+        }
+        self.warm = true;
+    }
+
+    /// After new events or a new start: lets in who was waiting for them.
+    async fn advanced(&mut self) {
+        if self.warm {
+            while let Some(request) = self.early.pop_front() {
+                self.serve_warm(request).await;
+            }
+        }
+        if !self.ahead.is_empty() {
+            self.settle_ahead().await;
+        }
+    }
+
+    async fn tick(&mut self) {
+        self.settle_ahead().await;
+        if let Some(log) = &self.log {
+            self.feed.fanout.head(self.feed.index, log.cursor(log.head())).await;
+        }
+    }
+
+    async fn serve(&mut self, request: StreamRequest) {
+        if self.warm {
+            self.serve_warm(request).await;
+        } else {
+            self.early.push_back(request);
+        }
+    }
+
+    async fn serve_warm(&mut self, request: StreamRequest) {
+        match request {
+            StreamRequest::Detach { shard, grant } => self.feed.fanout.remove(shard, grant.stream()),
+            StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } => {
+                self.attach(Waiting { shard, ticket, grant, last, until: Instant::now() + AHEAD_PATIENCE }).await;
+            }
+            StreamRequest::Attach { shard, ticket, grant, from: link::From::Sequence(after) } => {
+                self.go_on(shard, ticket, &grant, after).await;
+            }
+        }
+    }
+
+    async fn attach(&mut self, client: Waiting) {
+        let Some(log) = &self.log else { return };
+        let verdict = match resume::decide(client.last, log, self.first_seq) {
+            Verdict::Ahead if Instant::now() < client.until => return self.ahead.push(client),
+            Verdict::Ahead => resume::beyond_head(log),
+            verdict => verdict,
+        };
+        let own = |at: Position| log.cursor(at).to_string();
+        let (from, opening) = match verdict {
+            Verdict::New | Verdict::Ahead => {
+                (log.head(), link::Opening { resume: Resume::New, id: own(log.head()), gap: None })
+            }
+            Verdict::Exact(at) => (at, link::Opening { resume: Resume::Exact, id: own(at), gap: None }),
+            Verdict::Gap { gap, from } => {
+                self.feed.encoder.metrics.gap(gap.reason);
+                // The old cursor stays in force until the gap has been told.
+                let id = match client.last {
+                    LastEventId::Cursor(cursor) => cursor.to_string(),
+                    LastEventId::Absent | LastEventId::Unknown => "unknown".to_owned(),
+                };
+                let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(from)));
+                (from, link::Opening { resume: Resume::Gap, id, gap: Some(frame) })
+            }
+        };
+        self.answer(client.shard, client.ticket, &client.grant, from.seq, Some(opening)).await;
+    }
+
+    /// The next piece for a client that has everything up to `after`. If the log has moved past it meanwhile, that is a
+    /// declared gap like any other.
+    async fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, after: u64) {
+        let Some(log) = &self.log else { return };
+        let (base, head) = (log.base(), log.head());
+        if after >= base.seq && after <= head.seq {
+            return self.answer(shard, ticket, grant, after, None).await;
+        }
+        let reason = if after > head.seq { GapReason::Reset } else { GapReason::ReplayLimit };
+        self.feed.encoder.metrics.gap(reason);
+        let gap = Gap { after: Some(after), next: Some(base.seq + 1), reason };
+        let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(base)));
+        let opening = link::Opening { resume: Resume::Gap, id: String::new(), gap: Some(frame) };
+        self.answer(shard, ticket, grant, base.seq, Some(opening)).await;
+    }
+
+    /// Serves what is held after `after`; when that is all of it, registers the client in the same step.
+    async fn answer(
+        &mut self,
+        shard: usize,
+        ticket: Ticket,
+        grant: &Arc<Grant>,
+        after: u64,
+        opening: Option<link::Opening>,
+    ) {
+        let Some(log) = &self.log else { return };
+        let selection = log.select(after, grant.stream(), PIECE_BYTES);
+        if selection.complete {
+            self.feed.fanout.add(shard, grant.stream());
+        }
+        let piece = Piece { opening, events: selection.events, upto: selection.upto, joined: selection.complete };
+        let head = log.cursor(log.head());
+        self.feed.fanout.to(shard, ToShard::Head { stream: self.feed.index, head }).await;
+        self.feed.fanout.to(shard, ToShard::Attached { ticket, piece }).await;
+    }
+
+    async fn settle_ahead(&mut self) {
+        for client in std::mem::take(&mut self.ahead) {
+            self.attach(client).await;
+        }
+    }
+
+    async fn set_degraded(&mut self, degraded: bool) {
+        if degraded {
+            self.feed.status.set_up(false);
+        }
+        let Some(log) = &self.log else { return };
+        if self.degraded == degraded {
+            return;
+        }
+        self.degraded = degraded;
+        let id: Option<Cursor> = Some(log.cursor(log.head()));
+        let frame: Frame = if degraded { notice::degraded(id) } else { notice::recovered(id) };
+        self.feed.fanout.to_all(|| ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone() }).await;
+    }
+
+    /// A hung server: neither heartbeats nor answers, but the connection looks alive. Makes the client try again.
+    async fn unhang(&mut self, error: &FeedError) {
+        let unanswered = matches!(error, FeedError::Api(api::ApiError::Unanswered(_)));
+        for connection in [&self.feed.opening.feed, &self.feed.opening.control] {
+            if unanswered && connection.link.borrow().connected {
+                let _ = connection.client.force_reconnect().await;
+            }
+        }
+    }
+
+    /// A connection that is lost again and again at the same place is lost to the message there: it is read in a way that
+    /// cannot fail, and stepped over.
+    async fn after_loss(&mut self, error: &FeedError) {
+        let (FeedError::Disconnected, Some(log)) = (error, &self.log) else { return };
+        let head = log.head().seq;
+        self.losses = if self.losses.0 == head { (head, self.losses.1 + 1) } else { (head, 1) };
+        if self.losses.1 < LOSSES_AT_POISON {
+            return;
+        }
+        let control = &self.feed.opening.control.client;
+        match api::message_from(control, self.name(), head + 1).await {
+            Ok(Some(message)) => self.step_over(message).await,
+            Ok(None) => {}
+            Err(error) => tracing::warn!(stream = self.name(), %error, "The next message could not be read"),
+        }
+    }
+
+    async fn step_over(&mut self, message: api::StoredMessage) {
+        self.feed.encoder.metrics.poison.add(1);
+        tracing::warn!(
+            stream = self.name(),
+            seq = message.seq,
+            "Message that the NATS client cannot read, stepped over"
+        );
+        let at = Position { seq: message.seq, time: message.time };
+        if message.subject.contains('\u{fffd}') {
+            return self.undecodable_subject(at).await;
+        }
+        let name = header_value(&message.headers, NAME_HEADER);
+        let decoded =
+            Message { subject: &message.subject, name: name.as_deref(), payload: &message.payload, time: message.time };
+        self.append(decoded, at).await;
+    }
+
+    /// Nobody can say who was meant: everybody is told.
+    async fn undecodable_subject(&mut self, at: Position) {
+        let Some(log) = &mut self.log else { return };
+        let cursor = log.cursor(at);
+        let frame = self.feed.encoder.gap(GapReason::Undecodable, Some(cursor));
+        let event = Event { at, subject: Box::default(), frames: crate::event::Frames::Shared(frame.clone()) };
+        log.append(Arc::new(event));
+        self.feed.fanout.to_all(|| ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone() }).await;
+    }
+}
+
+/// Why a stream without one of its older messages has lost them: if nothing limits it, somebody purged it.
+fn removal_reason(config: &api::StreamConfig) -> GapReason {
+    let limited = config.max_age > 0 || config.max_bytes > 0 || config.max_msgs > 0;
+    if limited { GapReason::Retention } else { GapReason::Purged }
+}
+
+/// One header out of a raw NATS header block, where its value is text.
+fn header_value(block: &[u8], name: &str) -> Option<String> {
+    block.split(|b| *b == b'\n').find_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let (key, value) = line.split_at(colon);
+        if key != name.as_bytes() {
+            return None;
+        }
+        std::str::from_utf8(value[1..].trim_ascii()).ok().map(str::to_owned)
+    })
+}
