@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 pub use self::fanout::SHARDS_MAX;
 use crate::config::Config;
 use crate::link::{FeedHandle, FeedStatus, LiveRequest, StreamRequest, ToShard};
+use crate::log::PieceSize;
 use crate::route::Route;
 use crate::telemetry::metrics::FeedMetrics;
 
@@ -71,6 +72,8 @@ pub async fn start(
     let feed = connection::keep_connected(&config.nats, connection::Role::Feed).await?;
     let control = connection::keep_connected(&config.nats, connection::Role::Control).await?;
     let live = connection::keep_connected(&config.nats, connection::Role::Live).await?;
+    // Half of a client's queue: room is left for what arrives while the last piece is on its way.
+    let piece = PieceSize { bytes: config.limits.queue_bytes / 2, events: config.limits.queue_events / 2 };
     for (index, (name, (requests, status))) in config.routes.streams.iter().zip(unstarted.streams).enumerate() {
         let opening = consumer::Opening {
             stream: name.clone(),
@@ -83,7 +86,7 @@ pub async fn start(
         let encoder = encoder(config, metrics, Some(name.clone()), |route| route.stream == Some(index));
         let fanout = fanout::Fanout::new(shards.to_vec());
         let index = u8::try_from(index).expect("the configuration allows at most 255 streams");
-        tokio::task::spawn_local(stream::StreamFeed { index, opening, encoder, fanout, requests, status }.run());
+        tokio::task::spawn_local(stream::StreamFeed { index, opening, encoder, piece, fanout, requests, status }.run());
     }
     let (requests, status) = unstarted.live;
     let encoder = encoder(config, metrics, None, |route| route.stream.is_none() || !route.live_subjects.is_empty());

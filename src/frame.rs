@@ -79,6 +79,8 @@ pub struct Encoded {
     pub name_replaced: bool,
 }
 
+/// The last chunk of a response (RFC 9112 section 7.1).
+pub const EMPTY_CHUNK: &[u8] = b"0\r\n\r\n";
 const CRLF: &[u8] = b"\r\n";
 /// `ffffffff\r\n`: an event is bounded far below 4 GiB.
 const CHUNK_HEAD_MAX: usize = 10;

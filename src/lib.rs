@@ -18,3 +18,7 @@ pub mod telemetry;
 
 // Edges: NATS on one side, HTTP on the other. They never meet.
 pub mod feed;
+pub mod http;
+pub mod limit;
+pub mod server;
+pub mod shard;

@@ -66,6 +66,8 @@ pub enum ToShard {
     Attached {
         /// Whose.
         ticket: Ticket,
+        /// What it may hear: to undo the registration of a client that has gone meanwhile.
+        grant: Arc<Grant>,
         /// What it missed, and where it goes on.
         piece: Piece,
     },
@@ -102,6 +104,8 @@ pub enum LiveNotice {
 /// A part of what a client missed, in order.
 #[derive(Debug)]
 pub struct Piece {
+    /// Index of the stream it comes from.
+    pub stream: u8,
     /// Present in the first piece: how the stream opens.
     pub opening: Option<Opening>,
     /// Missed events.

@@ -40,6 +40,15 @@ pub enum Held {
     Beyond,
 }
 
+/// How much of what a client missed is handed over at a time.
+#[derive(Debug, Clone, Copy)]
+pub struct PieceSize {
+    /// Bytes of frames, passed by at most one event.
+    pub bytes: usize,
+    /// Events.
+    pub events: usize,
+}
+
 /// Events that one client missed, oldest first.
 #[derive(Debug, Default)]
 pub struct Selection {
@@ -129,15 +138,15 @@ impl Log {
         }
     }
 
-    /// The events after `after` that match one of `patterns`, until `bytes_max` bytes of frames are selected. At least one
-    /// event is always selected if any is left. Everything after `after` must be held (see [`Log::at`]).
-    pub fn select(&self, after: u64, patterns: &[Pattern], bytes_max: usize) -> Selection {
+    /// The events after `after` that match one of `patterns`, until the piece is full. At least one event is always
+    /// selected if any is left. Everything after `after` must be held (see [`Log::at`]).
+    pub fn select(&self, after: u64, patterns: &[Pattern], piece: PieceSize) -> Selection {
         let start = self.entries.partition_point(|event| event.at.seq <= after);
         let mut selection = Selection { events: Vec::new(), upto: after, complete: false };
         let mut bytes = 0;
         for event in self.entries.range(start..) {
             if event.concerns_everyone() || patterns.iter().any(|pattern| pattern.matches(&event.subject)) {
-                if bytes > bytes_max {
+                if !selection.events.is_empty() && (bytes >= piece.bytes || selection.events.len() >= piece.events) {
                     return selection;
                 }
                 bytes += event.frames.bytes();
@@ -195,14 +204,14 @@ mod tests {
     fn selects_matches_after_a_position_in_pieces() {
         let log = log_of(&[11, 12, 13, 14, 15, 16], 1 << 20);
         let odd = vec![Pattern::parse("e.odd").expect("a pattern")];
-        let whole = log.select(11, &odd, 1 << 20);
+        let whole = log.select(11, &odd, PieceSize { bytes: 1 << 20, events: 1000 });
         assert_eq!(whole.events.iter().map(|e| e.at.seq).collect::<Vec<_>>(), [13, 15]);
         assert!(whole.complete && whole.upto == 16);
 
         let mut seen = Vec::new();
         let mut after = 10;
         loop {
-            let piece = log.select(after, &all(), 0);
+            let piece = log.select(after, &all(), PieceSize { bytes: 0, events: 1000 });
             assert!(piece.complete || piece.upto > after, "every piece makes progress");
             seen.extend(piece.events.iter().map(|e| e.at.seq));
             after = piece.upto;

@@ -23,6 +23,9 @@ pub struct Parser {
     name: String,
     data: String,
     id: Option<String>,
+    /// The last event ID buffer: becomes the last event ID when an event is dispatched, not before, so that an event cut
+    /// short does not count as received.
+    id_buffer: String,
     last_event_id: String,
     retry: Option<u64>,
 }
@@ -54,6 +57,7 @@ impl Parser {
     /// Forgets an unfinished event, as a reader does when the connection ends; keeps the last event ID.
     pub fn end_of_stream(&mut self) {
         let kept = std::mem::take(self);
+        self.id_buffer.clone_from(&kept.last_event_id);
         self.last_event_id = kept.last_event_id;
         self.retry = kept.retry;
     }
@@ -79,7 +83,7 @@ impl Parser {
             }
             "id" if !value.contains('\0') => {
                 self.id = Some(value.to_owned());
-                self.last_event_id = value.to_owned();
+                self.id_buffer = value.to_owned();
             }
             "retry" if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) => {
                 self.retry = value.parse().ok();
@@ -92,6 +96,7 @@ impl Parser {
         let mut data = std::mem::take(&mut self.data);
         let mut name = std::mem::take(&mut self.name);
         let id = self.id.take();
+        self.last_event_id.clone_from(&self.id_buffer);
         if data.pop().is_none() {
             return;
         }
@@ -131,6 +136,15 @@ mod tests {
             let (events, _) = read("data\n\ndata\ndata\n\ndata:", step);
             assert_eq!(events.iter().map(|e| e.data.as_str()).collect::<Vec<_>>(), ["", "\n"]);
         }
+    }
+
+    #[test]
+    fn an_event_cut_short_does_not_move_the_last_event_id() {
+        let (events, mut parser) = read("id: 1\ndata: a\n\nid: 2\ndata: b\n", 1);
+        assert_eq!((events.len(), parser.last_event_id()), (1, "1"));
+        parser.end_of_stream();
+        parser.feed(b"data: c\n\n", |event| assert_eq!(event.data, "c"));
+        assert_eq!(parser.last_event_id(), "1");
     }
 
     #[test]

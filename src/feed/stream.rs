@@ -23,7 +23,7 @@ use crate::event::Event;
 use crate::frame::notice::{self, Gap, GapReason, Resume};
 use crate::frame::{Frame, Message};
 use crate::link::{self, FeedStatus, Piece, StreamRequest, Ticket, ToShard};
-use crate::log::Log;
+use crate::log::{Log, PieceSize};
 use crate::resume::{self, Verdict};
 use crate::route::Grant;
 
@@ -32,8 +32,6 @@ const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How long a cursor above our head may wait for us to catch up with another sidecar.
 const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
-/// Bytes of frames handed to one resuming client at a time; it asks for more when they are on the wire.
-const PIECE_BYTES: usize = 256 * 1024;
 /// How often shards without a new event learn where the head is.
 const HEAD_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages taken from the subscription before requests are looked at again.
@@ -50,6 +48,8 @@ pub struct StreamFeed {
     pub opening: Opening,
     /// Builds frames.
     pub encoder: Encoder,
+    /// How much one resuming client gets at a time; it asks for more when that is on the wire.
+    pub piece: PieceSize,
     /// The way to the shards.
     pub fanout: Fanout,
     /// What shards ask.
@@ -374,14 +374,20 @@ impl State {
         opening: Option<link::Opening>,
     ) {
         let Some(log) = &self.log else { return };
-        let selection = log.select(after, grant.stream(), PIECE_BYTES);
+        let selection = log.select(after, grant.stream(), self.feed.piece);
         if selection.complete {
             self.feed.fanout.add(shard, grant.stream());
         }
-        let piece = Piece { opening, events: selection.events, upto: selection.upto, joined: selection.complete };
+        let piece = Piece {
+            stream: self.feed.index,
+            opening,
+            events: selection.events,
+            upto: selection.upto,
+            joined: selection.complete,
+        };
         let head = log.cursor(log.head());
         self.feed.fanout.to(shard, ToShard::Head { stream: self.feed.index, head }).await;
-        self.feed.fanout.to(shard, ToShard::Attached { ticket, piece }).await;
+        self.feed.fanout.to(shard, ToShard::Attached { ticket, grant: grant.clone(), piece }).await;
     }
 
     async fn settle_ahead(&mut self) {

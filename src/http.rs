@@ -1,0 +1,269 @@
+//! The request path of the public listener, in order, on one screen: [`answer`].
+//!
+//! Everything that can be refused is refused here, before a stream takes anything; then the shard opens it. Each step is a
+//! module of its own: [`browser`] (host and origin), [`identity`] and [`trust`] (who), [`target`] (what), [`reject`] (how it
+//! is said no). Writing the stream is the shard's and the server's business.
+
+pub mod browser;
+pub mod identity;
+pub mod reject;
+pub mod target;
+pub mod trust;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, TRANSFER_ENCODING};
+use hyper::{Method, Request, Response, Version};
+use uuid::Uuid;
+
+use self::identity::Identity;
+use self::reject::Refusal;
+use self::target::Query;
+use self::trust::Peer;
+use crate::config::Config;
+use crate::cursor::LastEventId;
+use crate::limit::Limiter;
+use crate::route::{Audience, Grant, GrantError, Route};
+use crate::shard::Shard;
+use crate::shard::client::{Guard, Spec};
+use crate::subject::{Pattern, Token};
+use crate::telemetry::metrics::{Protocol, Refused};
+
+/// How long a stream may wait for its feeds before it is refused softly.
+const OPEN_PATIENCE: Duration = Duration::from_secs(5);
+
+/// What a request is answered from.
+#[derive(Debug)]
+pub struct Context {
+    /// The configuration.
+    pub config: Arc<Config>,
+    /// The shard this connection is on.
+    pub shard: Rc<Shard>,
+    /// Quotas of the process.
+    pub limiter: Arc<Limiter>,
+    /// What the `dev` command puts in front; nobody else.
+    pub front: Option<Arc<dyn Front>>,
+}
+
+/// Something that sees requests before the routes do, for `sidestream dev` only.
+pub trait Front: std::fmt::Debug + Send + Sync {
+    /// Answers a request itself, or leaves it to the routes.
+    fn answer(&self, request: &Request<Incoming>) -> Option<Pin<Box<dyn Future<Output = Response<Full<Bytes>>>>>>;
+    /// The user that a query names; outside this trait a query never names anyone.
+    fn user(&self, query: &Query) -> Option<Token>;
+}
+
+/// What becomes of a request.
+#[derive(Debug)]
+pub enum Answer {
+    /// An ordinary response.
+    Response(Response<Full<Bytes>>),
+    /// An event stream: its head, and its client.
+    Stream(Response<()>, Guard),
+}
+
+/// What stands between a request and its stream.
+enum No {
+    Refusal(Refusal),
+    Soft(Refused),
+    Response(Response<Full<Bytes>>),
+}
+
+impl From<Refusal> for No {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(refusal)
+    }
+}
+
+impl From<Refused> for No {
+    fn from(reason: Refused) -> Self {
+        Self::Soft(reason)
+    }
+}
+
+/// Answers a request. Identity headers are evaluated first and are gone afterwards.
+pub async fn answer(context: &Context, peer: Peer, mut request: Request<Incoming>) -> Answer {
+    let event_stream = browser::is_event_stream_client(request.headers());
+    let origin = request.headers().get(ORIGIN).cloned();
+    let mut answer = match stream(context, peer, &mut request).await {
+        Ok((head, guard)) => Answer::Stream(head, guard),
+        Err(No::Response(response)) => Answer::Response(response),
+        Err(No::Refusal(refusal)) => {
+            tracing::debug!(reason = refusal.parts().1, "Request refused");
+            Answer::Response(refusal.response())
+        }
+        Err(No::Soft(reason)) => {
+            context.shard.metrics.refused(reason);
+            Answer::Response(reject::soft(reason, event_stream))
+        }
+    };
+    let headers = match &mut answer {
+        Answer::Response(response) => response.headers_mut(),
+        Answer::Stream(head, _) => head.headers_mut(),
+    };
+    browser::cors_headers(&context.config.server, origin.as_ref(), headers);
+    answer
+}
+
+async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) -> Result<(Response<()>, Guard), No> {
+    let config = &*context.config;
+    well_formed(request)?;
+    browser::gate(&config.server, request)?;
+    let address = client_address(config, peer, request.headers());
+    let identity = identity::evaluate(config, peer, request.headers_mut())?;
+    if let Some(front) = &context.front
+        && let Some(answer) = front.answer(request)
+    {
+        return Err(No::Response(answer.await));
+    }
+    let segments = target::segments(request.uri())?;
+    let (index, route, captures) = find(config, &segments)?;
+    method(config, request)?;
+    no_body(request)?;
+    if !browser::accepts_event_stream(request.headers()) {
+        return Err(Refusal::NotAcceptable.into());
+    }
+    let query = Query::parse(request.uri())?;
+    let grant = grant(context, route, identity.as_ref(), &captures, &query)?;
+    let last_event_id = last_event_id(request.headers(), &query)?;
+    if request.method() == Method::HEAD {
+        return Err(No::Response(head().map(|()| Full::default())));
+    }
+    let user = identity.as_ref().map(|identity| identity.user.as_str());
+    let spec = Spec {
+        connection: Uuid::now_v7(),
+        route: index,
+        format: small(route.format),
+        stream: route.stream.map(small),
+        grant,
+        last_event_id,
+        protocol: if request.version() == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
+        expires_in: identity.as_ref().and_then(|identity| identity.expires_in),
+        permit: context.limiter.admit(user, address)?,
+    };
+    Ok((head(), open(context, spec).await?))
+}
+
+/// What no request of ours looks like, whatever its route.
+fn well_formed<B>(request: &Request<B>) -> Result<(), Refusal> {
+    if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_2) {
+        return Err(Refusal::Version);
+    }
+    if request.method() == Method::CONNECT || request.method() == Method::TRACE {
+        return Err(Refusal::Method);
+    }
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    if target > target::TARGET_BYTES_MAX { Err(Refusal::TargetTooLong) } else { Ok(()) }
+}
+
+fn client_address(config: &Config, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+    match (&config.trust, peer) {
+        (Some(trust), _) => trust.client_address(peer, headers),
+        (None, Peer::Tcp(address)) => Some(address.ip()),
+        (None, Peer::Unix { .. }) => None,
+    }
+}
+
+type Found<'c> = (usize, &'c Route, Vec<(&'c str, &'c str)>);
+
+fn find<'c>(config: &'c Config, segments: &'c [String]) -> Result<Found<'c>, Refusal> {
+    let mut routes = config.routes.routes.iter().enumerate();
+    routes
+        .find_map(|(index, route)| route.path.matches(segments).map(|captures| (index, route, captures)))
+        .ok_or(Refusal::NotFound)
+}
+
+fn method<B>(config: &Config, request: &Request<B>) -> Result<(), No> {
+    match *request.method() {
+        Method::GET | Method::HEAD => Ok(()),
+        Method::OPTIONS => Err(No::Response(browser::options(&config.server, request.headers().get(ORIGIN)))),
+        _ => Err(Refusal::Method.into()),
+    }
+}
+
+fn no_body(request: &Request<Incoming>) -> Result<(), Refusal> {
+    let headers = request.headers();
+    let announced = headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|l| l != "0");
+    if announced || !request.body().is_end_stream() { Err(Refusal::BodyNotAllowed) } else { Ok(()) }
+}
+
+/// The patterns this request may hear; the only place where an identity becomes a grant.
+fn grant(
+    context: &Context,
+    route: &Route,
+    identity: Option<&Identity>,
+    captures: &[(&str, &str)],
+    query: &Query,
+) -> Result<Grant, Refusal> {
+    let front_user = context.front.as_ref().and_then(|front| front.user(query));
+    let user = identity.map(|identity| identity.token.clone()).or(front_user);
+    if route.audience == Audience::User && user.is_none() {
+        return Err(Refusal::IdentityMissing);
+    }
+    let mut variables: HashMap<&str, Token> = HashMap::new();
+    for (name, value) in captures {
+        variables.insert(name, Token::parse(value).ok_or(Refusal::BadPath)?);
+    }
+    let named = identity.map_or(&[][..], |identity| &identity.variables);
+    variables.extend(named.iter().map(|(name, token)| (name.as_str(), token.clone())));
+    variables.extend(user.map(|token| ("user", token)));
+    let subjects = identity.map_or(&[][..], |identity| &identity.subjects);
+    let grant = route.grant(&variables, subjects).map_err(refuse_grant)?;
+    if !route.select || query.subjects.is_empty() {
+        return Ok(grant);
+    }
+    let selected: Result<Vec<_>, _> = query.subjects.iter().map(|subject| Pattern::parse(subject)).collect();
+    route.narrow(&grant, &selected.map_err(|_| Refusal::SubjectDenied)?).map_err(refuse_grant)
+}
+
+#[allow(clippy::needless_pass_by_value)] // the shape of `map_err`
+fn refuse_grant(error: GrantError) -> Refusal {
+    match error {
+        GrantError::Denied => Refusal::SubjectDenied,
+        // A variable whose header the proxy did not send.
+        GrantError::Template(_) => Refusal::IdentityMissing,
+    }
+}
+
+/// The header wins over the query, which is there for pages that recreate an EventSource and cannot set headers.
+fn last_event_id(headers: &HeaderMap, query: &Query) -> Result<LastEventId, Refusal> {
+    let header = headers.get("last-event-id").map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let value = header.or(query.last_event_id.as_deref()).unwrap_or_default();
+    LastEventId::parse(value).map_err(|_| Refusal::BadCursor)
+}
+
+async fn open(context: &Context, spec: Spec) -> Result<Guard, No> {
+    let shard = &context.shard;
+    if shard.is_draining() {
+        return Err(Refused::Drain.into());
+    }
+    if !shard.can_serve(spec.stream, !spec.grant.live().is_empty()) {
+        return Err(Refused::Nats.into());
+    }
+    tokio::time::timeout(OPEN_PATIENCE, shard.open(spec)).await.map_err(|_| Refused::Nats.into())
+}
+
+/// The head of an event stream.
+fn head() -> Response<()> {
+    let mut response = Response::new(());
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store, no-transform"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// Indexes of routes, streams and formats; the configuration allows at most 255 of each.
+fn small(index: usize) -> u8 {
+    u8::try_from(index).expect("checked when the configuration was read")
+}

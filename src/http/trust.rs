@@ -1,0 +1,159 @@
+//! Which peers may speak for a user, and from where a client really comes.
+//!
+//! A peer is proven by an address rule *and* a proof: its uid on the unix socket, a shared secret, or the operator's word
+//! that the address is proof enough. Nothing else in the program looks at `[trust]`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::header::HeaderMap;
+use subtle::ConstantTimeEq;
+
+use crate::config::Trust;
+
+/// Who is at the other end of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// By TCP.
+    Tcp(SocketAddr),
+    /// On the unix socket.
+    Unix {
+        /// By `SO_PEERCRED`; absent if the kernel would not say.
+        uid: Option<u32>,
+    },
+}
+
+impl Peer {
+    fn address(self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(address) => Some(address.ip().to_canonical()),
+            Self::Unix { .. } => None,
+        }
+    }
+}
+
+impl Trust {
+    /// The address rule: only such a peer can be proven at all.
+    pub fn admits_address(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Unix { .. } => self.unix,
+            Peer::Tcp(address) => {
+                let ip = address.ip().to_canonical();
+                self.proxies.iter().any(|net| net.contains(&ip))
+            }
+        }
+    }
+
+    /// Whether a unix peer may connect: with `peer_uids` set, only those uids are listened to at all.
+    pub fn admits_uid(&self, uid: Option<u32>) -> bool {
+        self.peer_uids.is_empty() || uid.is_some_and(|uid| self.peer_uids.contains(&uid))
+    }
+
+    /// The address rule and one of the proofs.
+    pub fn is_proven(&self, peer: Peer, headers: &HeaderMap) -> bool {
+        self.admits_address(peer)
+            && (self.address_is_proof
+                || self.uid_proves(peer)
+                || (!self.secrets.is_empty() && self.secret_proves(headers)))
+    }
+
+    fn uid_proves(&self, peer: Peer) -> bool {
+        matches!(peer, Peer::Unix { uid: Some(uid) } if self.peer_uids.contains(&uid))
+    }
+
+    /// Exactly one secret header with one of the secrets, compared in constant time.
+    fn secret_proves(&self, headers: &HeaderMap) -> bool {
+        let mut values = headers.get_all(&self.secret_header).iter();
+        let (Some(value), None) = (values.next(), values.next()) else { return false };
+        self.secrets.iter().fold(false, |found, secret| found | bool::from(secret.expose().ct_eq(value.as_bytes())))
+    }
+
+    /// The client's own address, for limits and logs only: the entry that the outermost trusted proxy appended to
+    /// `X-Forwarded-For`, counted from the right over all lines; the peer's where the header is short or garbled.
+    pub fn client_address(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
+        if !self.admits_address(peer) || self.forwarded_for_hops == 0 {
+            return peer.address();
+        }
+        let forwarded = headers
+            .get_all("x-forwarded-for")
+            .iter()
+            .rev()
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.rsplit(','))
+            .nth(usize::from(self.forwarded_for_hops) - 1);
+        forwarded.and_then(|entry| parse_address(entry.trim())).or(peer.address())
+    }
+}
+
+/// An address as proxies write it: bare, with a port, or IPv6 in brackets.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let bare = text.parse().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    bare.or_else(with_port).or_else(bracketed).map(|ip: IpAddr| ip.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    fn trust() -> Trust {
+        Trust {
+            proxies: vec!["10.0.0.0/8".parse().expect("a net")],
+            unix: true,
+            peer_uids: vec![33],
+            secret_header: "x-secret".into(),
+            secrets: vec![Secret::new(b"first-secret-value\n"), Secret::new(b"second-secret-value")],
+            forwarded_for_hops: 1,
+            address_is_proof: false,
+        }
+    }
+
+    fn tcp(ip: &str) -> Peer {
+        Peer::Tcp(SocketAddr::new(ip.parse().expect("an address"), 1))
+    }
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in pairs {
+            map.append(*name, value.parse().expect("a value"));
+        }
+        map
+    }
+
+    #[test]
+    fn a_proof_needs_the_right_address_too() {
+        let good = headers(&[("x-secret", "second-secret-value")]);
+        assert!(trust().is_proven(tcp("10.1.2.3"), &good));
+        assert!(trust().is_proven(tcp("::ffff:10.1.2.3"), &good));
+        assert!(!trust().is_proven(tcp("192.168.0.1"), &good));
+        assert!(!trust().is_proven(tcp("10.1.2.3"), &headers(&[])));
+        assert!(!trust().is_proven(tcp("10.1.2.3"), &headers(&[("x-secret", "first-secret")])));
+        let two = headers(&[("x-secret", "first-secret-value"), ("x-secret", "first-secret-value")]);
+        assert!(!trust().is_proven(tcp("10.1.2.3"), &two));
+        assert!(trust().is_proven(Peer::Unix { uid: Some(33) }, &headers(&[])));
+        assert!(!trust().is_proven(Peer::Unix { uid: Some(34) }, &headers(&[])));
+        assert!(!trust().is_proven(Peer::Unix { uid: None }, &headers(&[])));
+    }
+
+    #[test]
+    fn the_address_is_counted_from_the_right() {
+        let mut trust = trust();
+        let peer = tcp("10.0.0.1");
+        let from = |trust: &Trust, lines: &[&str]| {
+            let pairs: Vec<_> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+            trust.client_address(peer, &headers(&pairs)).map(|ip| ip.to_string())
+        };
+        assert_eq!(from(&trust, &["6.6.6.6, 1.2.3.4"]).as_deref(), Some("1.2.3.4"));
+        assert_eq!(from(&trust, &["6.6.6.6", "1.2.3.4:80"]).as_deref(), Some("1.2.3.4"));
+        assert_eq!(from(&trust, &["[2001:db8::1]:9"]).as_deref(), Some("2001:db8::1"));
+        assert_eq!(from(&trust, &["garbage"]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(from(&trust, &[]).as_deref(), Some("10.0.0.1"));
+        trust.forwarded_for_hops = 2;
+        assert_eq!(from(&trust, &["6.6.6.6, 1.2.3.4", "5.5.5.5"]).as_deref(), Some("1.2.3.4"));
+        assert_eq!(
+            trust.client_address(tcp("9.9.9.9"), &headers(&[("x-forwarded-for", "1.1.1.1")])),
+            "9.9.9.9".parse().ok()
+        );
+    }
+}

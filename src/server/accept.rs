@@ -1,0 +1,196 @@
+//! Accepting on one shard: a permit, a task, a deadline; and from there to HTTP/1.1 or HTTP/2.
+
+use std::cell::Cell;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_rustls::TlsAcceptor;
+
+use super::listen::Bound;
+use super::socket::Socket;
+use super::{h1, h2};
+use crate::http::Context;
+use crate::http::trust::Peer;
+use crate::shard::Shard;
+
+/// Pause after the system refused a socket for want of descriptors or memory: streams go on, accepting waits.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// TLS handshakes in flight on one shard; each costs CPU that streams need too.
+const HANDSHAKES_MAX: usize = 200;
+/// The HTTP/2 connection preface (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What accepting needs.
+#[derive(Debug)]
+pub struct Acceptor {
+    context: Rc<Context>,
+    tls: Option<Arc<ServerConfig>>,
+    handshakes: Semaphore,
+    /// Connections that are no stream yet, or never will be.
+    pending: Cell<usize>,
+    pending_max: usize,
+}
+
+/// Counts a connection's task for as long as it lives.
+pub(super) struct TaskCount(Rc<Shard>);
+
+impl TaskCount {
+    fn new(shard: Rc<Shard>) -> Self {
+        shard.metrics.tasks.add(1);
+        Self(shard)
+    }
+}
+
+impl Drop for TaskCount {
+    fn drop(&mut self) {
+        self.0.metrics.tasks.sub(1);
+        if std::thread::panicking() {
+            self.0.metrics.panics.add(1);
+        }
+    }
+}
+
+/// Counts a connection that is not a stream yet.
+struct Pending<'a>(&'a Cell<usize>);
+
+impl Drop for Pending<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
+
+impl Acceptor {
+    /// For one shard. `pending_max` bounds connections that are not streams yet.
+    pub fn new(context: Rc<Context>, tls: Option<Arc<ServerConfig>>, pending_max: usize) -> Rc<Self> {
+        let handshakes = Semaphore::new(HANDSHAKES_MAX);
+        Rc::new(Self { context, tls, handshakes, pending: Cell::new(0), pending_max })
+    }
+
+    /// Accepts until the process ends.
+    pub async fn run(self: Rc<Self>, bound: Bound) -> io::Result<()> {
+        match bound {
+            Bound::Tcp(tcp) => self.accept_tcp(TcpListener::from_std(tcp)?).await,
+            Bound::Unix(unix) => self.accept_unix(UnixListener::from_std(unix)?).await,
+        }
+    }
+
+    async fn accept_tcp(self: Rc<Self>, listener: TcpListener) -> io::Result<()> {
+        loop {
+            self.room().await;
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    self.spawn(move |this| async move { this.tcp(stream, Peer::Tcp(address)).await })
+                }
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    async fn accept_unix(self: Rc<Self>, listener: UnixListener) -> io::Result<()> {
+        loop {
+            self.room().await;
+            match listener.accept().await {
+                Ok((stream, _)) => self.unix(stream),
+                Err(error) => pause_after(&error).await,
+            }
+        }
+    }
+
+    /// Waits while too many connections have not become streams.
+    async fn room(&self) {
+        while self.pending.get() >= self.pending_max {
+            tokio::time::sleep(EXHAUSTED_PAUSE).await;
+        }
+    }
+
+    fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, serve: impl FnOnce(Rc<Self>) -> F) {
+        let count = TaskCount::new(self.context.shard.clone());
+        let connection = serve(self.clone());
+        tokio::task::spawn_local(async move {
+            let _count = count;
+            connection.await;
+        });
+    }
+
+    async fn tcp(self: Rc<Self>, stream: TcpStream, peer: Peer) {
+        self.pending.set(self.pending.get() + 1);
+        let pending = Pending(&self.pending);
+        let deadline = Instant::now() + self.context.config.server.header_timeout;
+        let Some(tls) = self.tls.clone() else {
+            let http2 = self.context.config.server.h2c && starts_http2(&stream, deadline).await;
+            return self.serve(stream.into(), peer, http2, deadline, pending).await;
+        };
+        let handshake = async {
+            let _permit = self.handshakes.acquire().await;
+            TlsAcceptor::from(tls).accept(stream).await
+        };
+        let Ok(Ok(stream)) = tokio::time::timeout_at(deadline, handshake).await else {
+            self.context.shard.metrics.handshakes_failed.add(1);
+            return;
+        };
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        self.serve(stream.into(), peer, http2, deadline, pending).await;
+    }
+
+    fn unix(self: &Rc<Self>, stream: UnixStream) {
+        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+        let admitted = self.context.config.trust.as_ref().is_none_or(|trust| trust.admits_uid(uid));
+        if !admitted {
+            // Closed before anything is read.
+            self.context.shard.metrics.peers_refused.add(1);
+            tracing::warn!(?uid, "Peer on the unix socket refused: its uid is not in trust.peer_uids");
+            return;
+        }
+        self.spawn(move |this| async move {
+            this.pending.set(this.pending.get() + 1);
+            let pending = Pending(&this.pending);
+            let deadline = Instant::now() + this.context.config.server.header_timeout;
+            this.serve(stream.into(), Peer::Unix { uid }, false, deadline, pending).await;
+        });
+    }
+
+    async fn serve(&self, socket: Socket, peer: Peer, http2: bool, deadline: Instant, pending: Pending<'_>) {
+        if http2 {
+            return h2::serve(self.context.clone(), socket, peer, deadline).await;
+        }
+        if let Some(stream) = h1::serve(&self.context, socket, peer).await {
+            drop(pending);
+            // A task of its own, a few dozen bytes: hyper's buffers are freed with this one.
+            let count = TaskCount::new(self.context.shard.clone());
+            tokio::task::spawn_local(async move {
+                let _count = count;
+                stream.run().await;
+            });
+        }
+    }
+}
+
+/// Whether the first bytes are HTTP/2's. Looks without taking, until they differ or the deadline has passed.
+async fn starts_http2(stream: &TcpStream, deadline: Instant) -> bool {
+    let mut seen = [0; PREFACE.len()];
+    let look = async {
+        loop {
+            let Ok(n) = stream.peek(&mut seen).await else { return false };
+            if n == PREFACE.len() || n == 0 || seen[..n] != PREFACE[..n] {
+                return seen[..n] == *PREFACE;
+            }
+            // The rest has not come yet; readiness does not tell, as the bytes stay unread.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout_at(deadline, look).await.unwrap_or(false)
+}
+
+async fn pause_after(error: &io::Error) {
+    // ENFILE, EMFILE, ENOBUFS, ENOMEM; everything else concerns one connection that is already gone.
+    if matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12)) {
+        tracing::warn!(%error, "Accepting pauses");
+        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+}

@@ -1,0 +1,267 @@
+//! Sockets: as hyper reads a request from them, and as a stream writes to them afterwards.
+//!
+//! A [`Socket`] is polled by hyper until the request head is in; [`Socket::into_transport`] then takes the bare socket (and
+//! TLS session) out, and the stream is written by [`Transport::try_write`], directly and without a task wake-up.
+
+use std::cell::Cell;
+use std::io::{self, Read, Write};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use rustls::ServerConnection;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
+
+/// A connection while hyper has it.
+#[derive(Debug)]
+pub struct Socket {
+    kind: SocketKind,
+    /// hyper has bytes of an earlier response that the peer has not taken yet.
+    blocked: Rc<Cell<bool>>,
+}
+
+#[derive(Debug)]
+enum SocketKind {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(tcp: TcpStream) -> Self {
+        Self { kind: SocketKind::Tcp(tcp), blocked: Rc::default() }
+    }
+}
+
+impl From<UnixStream> for Socket {
+    fn from(unix: UnixStream) -> Self {
+        Self { kind: SocketKind::Unix(unix), blocked: Rc::default() }
+    }
+}
+
+impl From<TlsStream<TcpStream>> for Socket {
+    fn from(tls: TlsStream<TcpStream>) -> Self {
+        Self { kind: SocketKind::Tls(Box::new(tls)), blocked: Rc::default() }
+    }
+}
+
+impl Socket {
+    /// Whether the last write or flush had to wait: then the socket may not be taken from hyper yet.
+    pub fn blocked(&self) -> Rc<Cell<bool>> {
+        self.blocked.clone()
+    }
+
+    /// The bare socket, with its TLS session.
+    pub fn into_transport(self) -> Transport {
+        match self.kind {
+            SocketKind::Tcp(tcp) => Transport::Tcp(tcp),
+            SocketKind::Unix(unix) => Transport::Unix(unix),
+            SocketKind::Tls(tls) => {
+                let (tcp, mut session) = tls.into_inner();
+                // Bounded by us instead: nothing is added while something waits.
+                session.set_buffer_limit(None);
+                Transport::Tls(Box::new(TlsTransport { tcp, session }))
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.kind {
+            SocketKind::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+            SocketKind::Unix(s) => Pin::new(s).poll_read(cx, buf),
+            SocketKind::Tls(s) => Pin::new(&mut **s).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let result = match &mut self.kind {
+            SocketKind::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+            SocketKind::Unix(s) => Pin::new(s).poll_write(cx, buf),
+            SocketKind::Tls(s) => Pin::new(&mut **s).poll_write(cx, buf),
+        };
+        if result.is_pending() {
+            self.blocked.set(true);
+        }
+        result
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = match &mut self.kind {
+            SocketKind::Tcp(s) => Pin::new(s).poll_flush(cx),
+            SocketKind::Unix(s) => Pin::new(s).poll_flush(cx),
+            SocketKind::Tls(s) => Pin::new(&mut **s).poll_flush(cx),
+        };
+        // hyper flushes the socket only when its own buffer is empty.
+        self.blocked.set(result.is_pending());
+        result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.kind {
+            SocketKind::Tcp(s) => Pin::new(s).poll_shutdown(cx),
+            SocketKind::Unix(s) => Pin::new(s).poll_shutdown(cx),
+            SocketKind::Tls(s) => Pin::new(&mut **s).poll_shutdown(cx),
+        }
+    }
+}
+
+/// A connection once a stream owns it.
+#[derive(Debug)]
+pub enum Transport {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// A unix socket.
+    Unix(UnixStream),
+    /// TLS over TCP.
+    Tls(Box<TlsTransport>),
+}
+
+/// A TLS session on a socket. At most one write's worth of records waits in the session.
+#[derive(Debug)]
+pub struct TlsTransport {
+    tcp: TcpStream,
+    session: ServerConnection,
+}
+
+impl Transport {
+    /// Writes what the socket takes now. `WouldBlock` when it takes nothing. Over TLS either all is taken, as records that
+    /// may partly wait in the session (see [`Transport::wants_flush`]), or nothing.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_write(bytes),
+            Self::Unix(unix) => unix.try_write(bytes),
+            Self::Tls(tls) => tls.try_write(bytes),
+        }
+    }
+
+    /// Whether records wait in the TLS session.
+    pub fn wants_flush(&self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Tls(tls) => tls.session.wants_write(),
+        }
+    }
+
+    /// Writes waiting records. `WouldBlock` while some are left.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+            Self::Tls(tls) => tls.flush(),
+        }
+    }
+
+    /// Whether reading may give something, or the end.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Self::Unix(unix) => unix.poll_read_ready(cx),
+            Self::Tls(tls) => tls.tcp.poll_read_ready(cx),
+        }
+    }
+
+    /// Whether writing may go on.
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(tcp) => tcp.poll_write_ready(cx),
+            Self::Unix(unix) => unix.poll_write_ready(cx),
+            Self::Tls(tls) => tls.tcp.poll_write_ready(cx),
+        }
+    }
+
+    /// Reads and forgets what the peer sent; 0 is its end.
+    pub fn try_discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(tcp) => tcp.try_read(scratch),
+            Self::Unix(unix) => unix.try_read(scratch),
+            Self::Tls(tls) => tls.try_discard(scratch),
+        }
+    }
+
+    /// The orderly end of what we send.
+    pub fn finish(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.session.send_close_notify();
+            let _ = tls.flush();
+        }
+        let _ = self.socket().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Makes closing drop what the kernel still holds for the peer, instead of keeping it for a reader that does not read.
+    pub fn abandon(&self) {
+        let _ = self.socket().set_linger(Some(std::time::Duration::ZERO));
+    }
+
+    fn socket(&self) -> SockRef<'_> {
+        match self {
+            Self::Tcp(tcp) => SockRef::from(tcp),
+            Self::Unix(unix) => SockRef::from(unix),
+            Self::Tls(tls) => SockRef::from(&tls.tcp),
+        }
+    }
+}
+
+impl TlsTransport {
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.session.wants_write() {
+            self.flush()?;
+        }
+        self.session.writer().write_all(bytes)?;
+        match self.flush() {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            _ => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        while self.session.wants_write() {
+            self.session.write_tls(&mut Direct(&self.tcp))?;
+        }
+        Ok(())
+    }
+
+    fn try_discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
+        let read = self.session.read_tls(&mut Direct(&self.tcp))?;
+        if read == 0 {
+            return Ok(0);
+        }
+        let state = self.session.process_new_packets().map_err(io::Error::other)?;
+        if state.peer_has_closed() {
+            return Ok(0);
+        }
+        loop {
+            match self.session.reader().read(scratch) {
+                Ok(0) => return Ok(0),
+                Ok(_) => {}
+                // No plaintext left; the records themselves were progress.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(read),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// A non-blocking socket as `Read` and `Write`.
+struct Direct<'s>(&'s TcpStream);
+
+impl Read for Direct<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.try_read(buf)
+    }
+}
+
+impl Write for Direct<'_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.try_write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

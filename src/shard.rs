@@ -1,0 +1,286 @@
+//! One core: its clients, who of them hears what, and the loop that writes to them.
+//!
+//! Everything here belongs to one thread: `Rc`, `Cell` and `RefCell`, no locks and no atomics per client. Messages come
+//! from the feeds by one queue ([`crate::link`]); [`deliver`] turns a batch of them into at most one write per client;
+//! [`sweep`] judges slow readers, heartbeats and ends of life; [`client`] is one event stream. Sockets are accepted and
+//! requests understood elsewhere (`server`, `http`).
+
+pub mod client;
+mod deliver;
+pub mod output;
+mod sweep;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+use tokio::sync::mpsc;
+
+use self::client::{Client, Guard, Spec};
+use self::output::Bounds;
+use crate::cursor::Cursor;
+use crate::feed::Feeds;
+use crate::frame::notice::ByeCode;
+use crate::interest::{Interest, Leaf};
+use crate::link::{LiveRequest, StreamRequest, Ticket, ToShard};
+use crate::subject::Pattern;
+use crate::telemetry::metrics::ShardMetrics;
+
+/// What a shard needs to know of the configuration.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Bounds of one client's backlog.
+    pub bounds: Bounds,
+    /// No progress for this long ends a stream.
+    pub write_timeout: Duration,
+    /// Silence after which a heartbeat is written.
+    pub heartbeat: Duration,
+    /// As an event with the cursor, rather than a comment.
+    pub heartbeat_event: bool,
+    /// Streams end after this long.
+    pub max_age: Option<Duration>,
+}
+
+/// One core's share of the clients.
+#[derive(Debug)]
+pub struct Shard {
+    /// Which one.
+    pub index: usize,
+    /// What it counts.
+    pub metrics: Arc<ShardMetrics>,
+    settings: Settings,
+    feeds: Feeds,
+    clients: RefCell<Slab<Rc<Client>>>,
+    streams: Vec<StreamView>,
+    live: RefCell<HashMap<Pattern, Members>>,
+    /// Everyone with core subjects, for notices.
+    live_members: RefCell<Members>,
+    batch: deliver::Batch,
+    generation: Cell<u32>,
+    started: Instant,
+    draining: Cell<bool>,
+}
+
+/// Slots of clients. A slab of its own, so that joining and leaving cost the same however many there are.
+type Members = Slab<u32>;
+
+/// What a shard knows of one stream.
+#[derive(Debug, Default)]
+struct StreamView {
+    interest: RefCell<Interest<Members>>,
+    /// Everyone, for notices.
+    members: RefCell<Members>,
+    /// Everything up to here has been put to this shard's clients.
+    head: Cell<Option<Cursor>>,
+}
+
+/// Where a client stands in a shard's indexes, to be taken out again.
+#[derive(Debug, Default)]
+struct Membership {
+    stream: Option<StreamMembership>,
+    live: Box<[usize]>,
+    live_member: Option<usize>,
+}
+
+#[derive(Debug)]
+struct StreamMembership {
+    leaves: Box<[(Leaf, usize)]>,
+    member: usize,
+}
+
+impl Shard {
+    /// A shard without clients.
+    pub fn new(index: usize, settings: Settings, feeds: Feeds, metrics: Arc<ShardMetrics>) -> Rc<Self> {
+        let streams = feeds.streams.iter().map(|_| StreamView::default()).collect();
+        Rc::new(Self {
+            index,
+            metrics,
+            settings,
+            feeds,
+            clients: RefCell::default(),
+            streams,
+            live: RefCell::default(),
+            live_members: RefCell::default(),
+            batch: deliver::Batch::default(),
+            generation: Cell::new(0),
+            started: Instant::now(),
+            draining: Cell::new(false),
+        })
+    }
+
+    /// Reads the queue and sweeps until the queue ends. Run on the shard's own runtime; a panic here ends the process,
+    /// because a shard without its loop would be deaf.
+    pub async fn run(self: Rc<Self>, queue: mpsc::Receiver<ToShard>) {
+        tokio::select! {
+            () = self.clone().deliver_loop(queue) => {}
+            () = self.sweep_loop() => {}
+        }
+    }
+
+    /// Bounds of one client's backlog.
+    pub fn bounds(&self) -> Bounds {
+        self.settings.bounds
+    }
+
+    /// Whether streams are being closed for shutdown.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    /// Streams open or opening now.
+    pub fn len(&self) -> usize {
+        self.clients.borrow().len()
+    }
+
+    /// Whether there is no stream.
+    pub fn is_empty(&self) -> bool {
+        self.clients.borrow().is_empty()
+    }
+
+    /// Whether all feeds that a client would need have ever been up.
+    pub fn can_serve(&self, stream: Option<u8>, live: bool) -> bool {
+        let stream_seen = stream.is_none_or(|s| self.feeds.streams[usize::from(s)].status.ever_up());
+        stream_seen && (!live || self.feeds.live.status.ever_up())
+    }
+
+    /// Opens a stream: takes a slot, asks the feeds, and waits until they have answered. Dropping the future or the guard
+    /// undoes all of it.
+    pub async fn open(self: &Rc<Self>, spec: Spec) -> Guard {
+        let guard = self.insert(spec);
+        let client = guard.client();
+        if let Some(stream) = client.stream {
+            self.feeds.streams[usize::from(stream)].send(StreamRequest::Attach {
+                shard: self.index,
+                ticket: client.ticket,
+                grant: client.grant.clone(),
+                from: crate::link::From::LastEventId(client.last_event_id),
+            });
+        }
+        if client.hears_live() {
+            let (shard, ticket, grant) = (self.index, client.ticket, client.grant.clone());
+            client.live_asked.set(true);
+            self.feeds.live.send(LiveRequest::Listen { shard, ticket, grant });
+        }
+        std::future::poll_fn(|cx| client.poll_opened(cx)).await;
+        guard
+    }
+
+    fn insert(self: &Rc<Self>, spec: Spec) -> Guard {
+        let mut clients = self.clients.borrow_mut();
+        let entry = clients.vacant_entry();
+        let generation = self.generation.get().wrapping_add(1);
+        self.generation.set(generation);
+        let slot = u32::try_from(entry.key()).expect("connections are limited far below 2^32");
+        let client = Rc::new(Client::new(spec, Ticket { slot, generation }, self.now()));
+        if let Some(age) = self.settings.max_age {
+            client.end_by(self.now() + millis(age.mul_f64(0.9 + fastrand::f64() / 5.0)), ByeCode::Age);
+        }
+        entry.insert(client.clone());
+        Guard::new(self.clone(), client)
+    }
+
+    fn client(&self, ticket: Ticket) -> Option<Rc<Client>> {
+        self.clients.borrow().get(ticket.slot as usize).filter(|c| c.ticket == ticket).cloned()
+    }
+
+    /// Registers a client for everything its feeds say from now on.
+    fn join_stream(&self, client: &Client) {
+        let Some(stream) = client.stream else { return };
+        let view = &self.streams[usize::from(stream)];
+        let mut interest = view.interest.borrow_mut();
+        let leaves = client
+            .grant
+            .stream()
+            .iter()
+            .map(|pattern| {
+                let leaf = interest.leaf_or_insert_with(pattern, Members::new);
+                (leaf, interest.value_mut(leaf).insert(client.ticket.slot))
+            })
+            .collect();
+        let member = view.members.borrow_mut().insert(client.ticket.slot);
+        client.membership.borrow_mut().stream = Some(StreamMembership { leaves, member });
+    }
+
+    fn join_live(&self, client: &Client) {
+        let mut live = self.live.borrow_mut();
+        let slot = client.ticket.slot;
+        let keys = client.grant.live().iter().map(|p| live.entry(p.clone()).or_default().insert(slot)).collect();
+        let mut membership = client.membership.borrow_mut();
+        membership.live = keys;
+        membership.live_member = Some(self.live_members.borrow_mut().insert(slot));
+    }
+
+    /// Takes a client out of every index and tells the feeds.
+    fn remove(&self, client: &Client) {
+        let mut membership = std::mem::take(&mut *client.membership.borrow_mut());
+        if let (Some(stream), Some(joined)) = (client.stream, membership.stream.take()) {
+            let view = &self.streams[usize::from(stream)];
+            let mut interest = view.interest.borrow_mut();
+            for (leaf, key) in joined.leaves {
+                let members = interest.value_mut(leaf);
+                members.remove(key);
+                if members.is_empty() {
+                    interest.remove(leaf);
+                }
+            }
+            view.members.borrow_mut().remove(joined.member);
+            self.detach(client);
+        }
+        if let Some(member) = membership.live_member {
+            self.live_members.borrow_mut().remove(member);
+            let mut live = self.live.borrow_mut();
+            for (pattern, key) in client.grant.live().iter().zip(membership.live) {
+                if let Some(members) = live.get_mut(pattern) {
+                    members.remove(key);
+                    if members.is_empty() {
+                        live.remove(pattern);
+                    }
+                }
+            }
+        }
+        if client.live_asked.get() {
+            self.feeds.live.send(LiveRequest::Unlisten { shard: self.index, grant: client.grant.clone() });
+        }
+        self.clients.borrow_mut().try_remove(client.ticket.slot as usize);
+    }
+
+    fn detach(&self, client: &Client) {
+        if let Some(stream) = client.stream {
+            let request = StreamRequest::Detach { shard: self.index, grant: client.grant.clone() };
+            self.feeds.streams[usize::from(stream)].send(request);
+        }
+    }
+
+    /// Asks for what a client that catches up has still missed.
+    fn ask_next_piece(&self, client: &Client, after: u64) {
+        if let Some(stream) = client.stream {
+            self.feeds.streams[usize::from(stream)].send(StreamRequest::Attach {
+                shard: self.index,
+                ticket: client.ticket,
+                grant: client.grant.clone(),
+                from: crate::link::From::Sequence(after),
+            });
+        }
+    }
+
+    /// The cursor that everything put to this client has reached, if its subjects come from a stream and it has caught up.
+    fn head_for(&self, client: &Client) -> Option<Cursor> {
+        if !client.is_live() {
+            return None;
+        }
+        self.streams[usize::from(client.stream?)].head.get()
+    }
+
+    /// Milliseconds since the shard began; the clock of every deadline here.
+    fn now(&self) -> u64 {
+        millis(self.started.elapsed())
+    }
+}
+
+/// Milliseconds; 64 bits, so that no uptime wraps it.
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,424 @@
+//! One event stream: what it may hear, how far it is, and how it ends.
+//!
+//! A [`Client`] is shared between the shard's loop, which puts frames to it, and the task that owns its connection. It is
+//! taken out of every index when its [`Guard`] is dropped, whatever the way. Bytes and bounds are [`super::output`]'s.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::output::{Bounds, Output};
+use super::{Membership, Shard};
+use crate::cursor::LastEventId;
+use crate::frame::notice::{self, ByeCode, Resume};
+use crate::frame::{EMPTY_CHUNK, Frame};
+use crate::link::{Opening, Ticket};
+use crate::route::Grant;
+use crate::server::socket::Transport;
+use crate::telemetry::metrics::{CloseReason, Protocol};
+
+/// Reconnection time we ask for, in milliseconds; jittered per connection so that clients do not come back together.
+const RETRY_MS: std::ops::Range<u64> = 1000..3000;
+
+/// What is known of a stream before it opens.
+#[derive(Debug)]
+pub struct Spec {
+    /// Its public id.
+    pub connection: Uuid,
+    /// Index of the route.
+    pub route: usize,
+    /// Index of the route's format.
+    pub format: u8,
+    /// Index of the route's stream.
+    pub stream: Option<u8>,
+    /// What it may hear.
+    pub grant: Grant,
+    /// What it sent as its last event ID.
+    pub last_event_id: LastEventId,
+    /// How it is connected.
+    pub protocol: Protocol,
+    /// When the identity expires, from now.
+    pub expires_in: Option<Duration>,
+    /// Counts it against limits until it ends.
+    pub permit: crate::limit::Permit,
+}
+
+/// One event stream.
+#[derive(Debug)]
+pub struct Client {
+    /// Its place in the shard.
+    pub ticket: Ticket,
+    /// Its public id.
+    pub connection: Uuid,
+    /// Index of the route.
+    pub route: usize,
+    /// Index of the format.
+    pub format: u8,
+    /// Index of the stream.
+    pub stream: Option<u8>,
+    /// What it may hear.
+    pub grant: Arc<Grant>,
+    /// What it sent when it came.
+    pub last_event_id: LastEventId,
+    /// How it is connected.
+    pub protocol: Protocol,
+    /// Set once core subjects were asked for.
+    pub live_asked: Cell<bool>,
+    /// Positions in the current batch that wait to be written. Empty between batches.
+    pub pend: RefCell<Vec<u32>>,
+    /// Its bytes.
+    pub output: RefCell<Output>,
+    pub(super) membership: RefCell<Membership>,
+    phase: Cell<Phase>,
+    listening: Cell<bool>,
+    resume: Cell<Resume>,
+    /// The task that owns the connection, or waits for the opening.
+    waker: RefCell<Option<Waker>>,
+    /// The task of an HTTP/2 stream, which hyper does not wake while the peer does not read.
+    cancel: RefCell<Option<Waker>>,
+    last_write: Cell<u64>,
+    blocked_since: Cell<Option<u64>>,
+    end: Cell<Option<(u64, ByeCode)>>,
+    closing: Cell<Option<Closing>>,
+    _permit: crate::limit::Permit,
+}
+
+/// How far a client is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Its feeds have not answered yet.
+    Opening,
+    /// It has been served up to this sequence and gets the next piece when that is on the wire.
+    CatchingUp(u64),
+    /// The next piece has been asked for.
+    Asked,
+    /// It hears what comes.
+    Live,
+}
+
+/// A stream that is ending.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Closing {
+    /// What waits is written first.
+    Orderly(CloseReason),
+    /// At once.
+    Abrupt(CloseReason),
+}
+
+impl Client {
+    pub(super) fn new(spec: Spec, ticket: Ticket, now: u64) -> Self {
+        let client = Self {
+            ticket,
+            connection: spec.connection,
+            route: spec.route,
+            format: spec.format,
+            stream: spec.stream,
+            grant: Arc::new(spec.grant),
+            last_event_id: spec.last_event_id,
+            protocol: spec.protocol,
+            live_asked: Cell::new(false),
+            pend: RefCell::default(),
+            output: RefCell::default(),
+            membership: RefCell::default(),
+            phase: Cell::new(if spec.stream.is_some() { Phase::Opening } else { Phase::Live }),
+            listening: Cell::new(false),
+            resume: Cell::new(Resume::New),
+            waker: RefCell::default(),
+            cancel: RefCell::default(),
+            last_write: Cell::new(now),
+            blocked_since: Cell::new(None),
+            end: Cell::new(None),
+            closing: Cell::new(None),
+            _permit: spec.permit,
+        };
+        if let Some(expires_in) = spec.expires_in {
+            client.end_by(now + super::millis(expires_in), ByeCode::Expired);
+        }
+        client
+    }
+
+    /// Whether it has core subjects.
+    pub fn hears_live(&self) -> bool {
+        !self.grant.live().is_empty()
+    }
+
+    /// Whether it hears what comes from its stream.
+    pub fn is_live(&self) -> bool {
+        self.phase.get() == Phase::Live
+    }
+
+    fn is_listening(&self) -> bool {
+        !self.hears_live() || self.listening.get()
+    }
+
+    /// Ready when every feed has answered, or the stream is already ending.
+    pub(super) fn poll_opened(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if (self.phase.get() != Phase::Opening && self.is_listening()) || self.closing.get().is_some() {
+            return Poll::Ready(());
+        }
+        self.set_waker(cx);
+        Poll::Pending
+    }
+
+    /// The task to wake when there is something to do. Only one task waits on a client at a time.
+    pub fn set_waker(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Wakes the task that owns the connection.
+    pub fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Ready when the stream is to be reset whatever hyper is waiting for.
+    pub fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<()> {
+        if matches!(self.closing.get(), Some(Closing::Abrupt(_))) {
+            return Poll::Ready(());
+        }
+        *self.cancel.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The earliest end wins.
+    pub(super) fn end_by(&self, at: u64, code: ByeCode) {
+        if self.end.get().is_none_or(|(earlier, _)| at < earlier) {
+            self.end.set(Some((at, code)));
+        }
+    }
+
+    pub(super) fn ends_now(&self, now: u64) -> Option<ByeCode> {
+        self.end.get().filter(|(at, _)| now >= *at && self.closing.get().is_none()).map(|(_, code)| code)
+    }
+
+    /// Whether and how it is ending.
+    pub fn closing(&self) -> Option<Closing> {
+        self.closing.get()
+    }
+
+    /// Ends the stream at once; the first reason stays.
+    pub fn abort(&self, reason: CloseReason) {
+        if !matches!(self.closing.get(), Some(Closing::Abrupt(_))) {
+            self.closing.set(Some(Closing::Abrupt(reason)));
+            self.wake();
+            if let Some(waker) = self.cancel.borrow_mut().take() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Queues a frame; a reader that is behind its bounds is evicted.
+    pub(super) fn push(&self, frame: Bytes, bounds: Bounds, now: u64) {
+        if self.output.borrow_mut().push(frame, bounds).is_err() {
+            return self.abort(CloseReason::Slow);
+        }
+        if self.blocked_since.get().is_none() {
+            self.blocked_since.set(Some(now));
+        }
+        self.wake();
+    }
+
+    /// The bytes of a frame as this client's protocol wants them.
+    pub(super) fn bytes_of(&self, frame: &Frame) -> Bytes {
+        match self.protocol {
+            Protocol::Http1 => frame.wire().clone(),
+            Protocol::Http2 => frame.body(),
+        }
+    }
+
+    pub(super) fn since_write(&self, now: u64) -> u64 {
+        now.saturating_sub(self.last_write.get())
+    }
+
+    pub(super) fn blocked_for(&self, now: u64) -> Option<u64> {
+        self.blocked_since.get().map(|since| now.saturating_sub(since))
+    }
+
+    /// The socket took something.
+    pub(super) fn progressed(&self, now: u64, blocked: bool) {
+        self.last_write.set(now);
+        self.blocked_since.set(blocked.then_some(now));
+    }
+}
+
+/// Keeps a client in its shard. Dropping it takes the client out of every index and counts its end.
+#[derive(Debug)]
+pub struct Guard {
+    shard: Rc<Shard>,
+    client: Rc<Client>,
+    /// Set when the response has been committed: only then is it a connection in the metrics.
+    opened: Cell<bool>,
+}
+
+impl Guard {
+    pub(super) fn new(shard: Rc<Shard>, client: Rc<Client>) -> Self {
+        Self { shard, client, opened: Cell::new(false) }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Rc<Client> {
+        &self.client
+    }
+
+    /// Its shard.
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+
+    /// Counts the stream as open: the response is committed.
+    pub fn opened(&self) {
+        if !self.opened.replace(true) {
+            self.shard.metrics.opened(self.client.route, self.client.protocol, self.client.resume.get());
+            tracing::debug!(connection = %self.client.connection, "Stream opened");
+        }
+    }
+
+    /// Gives the client its socket (HTTP/1.1). `head` is written before everything that waits.
+    pub fn start(&self, transport: Transport, head: Bytes) {
+        let mut output = self.client.output.borrow_mut();
+        output.push_front(head);
+        output.transport = Some(transport);
+        drop(output);
+        self.opened();
+    }
+
+    /// Writes what waits; then, for a client that catches up, asks for more.
+    pub fn drain(&self) -> std::io::Result<()> {
+        self.shard.drain(&self.client)
+    }
+
+    /// Takes what waits, for an HTTP/2 body.
+    pub fn take(&self) -> Option<Bytes> {
+        let taken = self.client.output.borrow_mut().take();
+        if let Some(bytes) = &taken {
+            self.shard.metrics.bytes_sent.add(bytes.len() as u64);
+            let blocked = !self.client.output.borrow().is_empty();
+            self.client.progressed(self.shard.now(), blocked);
+        }
+        self.shard.go_on(&self.client);
+        taken
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shard.remove(&self.client);
+        if self.opened.get() {
+            let reason = match self.client.closing() {
+                Some(Closing::Orderly(reason) | Closing::Abrupt(reason)) => reason,
+                None => CloseReason::Client,
+            };
+            self.shard.metrics.closed(self.client.route, reason);
+            tracing::debug!(connection = %self.client.connection, close.reason = reason.label(), "Stream closed");
+        }
+    }
+}
+
+impl Shard {
+    /// A client's feed has answered: the first piece opens the stream, later ones go on with it.
+    pub(super) fn attached(&self, client: &Client, piece: crate::link::Piece) {
+        let now = self.now();
+        if let Some(opening) = piece.opening {
+            if client.phase.get() == Phase::Opening {
+                client.resume.set(opening.resume);
+                self.put_connected(client, &opening);
+            }
+            if let Some(gap) = opening.gap {
+                client.push(client.bytes_of(&gap), self.bounds(), now);
+            }
+        }
+        for event in piece.events {
+            if let Some(frame) = event.frames.get(client.format) {
+                self.metrics.events_sent.add(1);
+                client.push(client.bytes_of(frame), self.bounds(), now);
+            }
+        }
+        if piece.joined {
+            client.phase.set(Phase::Live);
+            self.join_stream(client);
+        } else {
+            client.phase.set(Phase::CatchingUp(piece.upto));
+        }
+        self.opened_if_all_answered(client);
+        client.wake();
+    }
+
+    /// The core subscriptions of a client are active.
+    pub(super) fn listening(&self, client: &Client) {
+        client.listening.set(true);
+        if client.stream.is_none() {
+            let opening = Opening { resume: Resume::New, id: String::new(), gap: None };
+            self.put_connected(client, &opening);
+        }
+        self.opened_if_all_answered(client);
+        client.wake();
+    }
+
+    fn opened_if_all_answered(&self, client: &Client) {
+        let joined = client.membership.borrow().live_member.is_some();
+        if client.phase.get() != Phase::Opening && client.hears_live() && client.listening.get() && !joined {
+            self.join_live(client);
+        }
+    }
+
+    fn put_connected(&self, client: &Client, opening: &Opening) {
+        let id = (!opening.id.is_empty()).then_some(opening.id.as_str());
+        let connection = client.connection.to_string();
+        let frame = notice::connected(&connection, opening.resume, self.settings.heartbeat, jittered_retry(), id);
+        client.push(client.bytes_of(&frame), self.bounds(), self.now());
+    }
+
+    /// Writes what waits for a client with a socket of its own.
+    pub(super) fn drain(&self, client: &Client) -> std::io::Result<()> {
+        let (written, result) = self.batch.with_scratch(|scratch| client.output.borrow_mut().drain(scratch));
+        self.metrics.bytes_sent.add(written.bytes as u64);
+        self.metrics.writes.add(written.calls);
+        if written.bytes > 0 {
+            client.progressed(self.now(), !client.output.borrow().is_empty());
+        } else if client.output.borrow().is_empty() {
+            client.blocked_since.set(None);
+        }
+        result?;
+        self.go_on(client);
+        Ok(())
+    }
+
+    /// A client that has been given its piece asks for the next.
+    pub(super) fn go_on(&self, client: &Client) {
+        if let Phase::CatchingUp(upto) = client.phase.get()
+            && client.output.borrow().is_empty()
+        {
+            client.phase.set(Phase::Asked);
+            self.ask_next_piece(client, upto);
+        }
+    }
+
+    /// Ends a stream in order: what waits, `sidestream.bye`, the end of the response.
+    pub(super) fn bye(&self, client: &Client, code: ByeCode, reason: CloseReason) {
+        self.flush_pend(client);
+        let frame = notice::bye(code, jittered_retry(), self.head_for(client));
+        let now = self.now();
+        client.push(client.bytes_of(&frame), self.bounds(), now);
+        if client.protocol == Protocol::Http1 {
+            client.push(Bytes::from_static(EMPTY_CHUNK), self.bounds(), now);
+        }
+        if client.closing.get().is_none() {
+            client.closing.set(Some(Closing::Orderly(reason)));
+            client.wake();
+        }
+    }
+}
+
+/// A reconnection time, in milliseconds.
+pub fn jittered_retry() -> u64 {
+    fastrand::u64(RETRY_MS)
+}

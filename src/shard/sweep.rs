@@ -1,0 +1,112 @@
+//! One sweep per shard instead of timers per client: slow readers, ends of life, heartbeats, drain.
+//!
+//! Every client is visited once a second, a quarter of them at a time.
+
+use std::rc::Rc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::client::Client;
+use super::{Shard, millis};
+use crate::frame::Frame;
+use crate::frame::notice::{self, ByeCode};
+use crate::telemetry::metrics::CloseReason;
+
+/// Parts the clients are visited in, one per tick.
+const PARTS: usize = 4;
+const TICK: Duration = Duration::from_millis(1000 / PARTS as u64);
+
+/// Heartbeat frames of one tick: one per stream, one for routes without.
+#[derive(Default)]
+struct Heartbeats {
+    per_stream: Vec<Option<Frame>>,
+    plain: Option<Frame>,
+}
+
+impl Shard {
+    pub(super) async fn sweep_loop(&self) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        for part in (0..PARTS).cycle() {
+            tick.tick().await;
+            self.sweep(part);
+        }
+    }
+
+    fn sweep(&self, part: usize) {
+        let now = self.now();
+        let mut heartbeats = Heartbeats { per_stream: vec![None; self.streams.len()], plain: None };
+        let slots = self.clients.borrow().capacity();
+        for slot in (part..slots).step_by(PARTS) {
+            let client = self.clients.borrow().get(slot).cloned();
+            if let Some(client) = client {
+                self.visit(&client, now, &mut heartbeats);
+            }
+        }
+    }
+
+    fn visit(&self, client: &Rc<Client>, now: u64, heartbeats: &mut Heartbeats) {
+        if client.blocked_for(now).is_some_and(|blocked| blocked >= millis(self.settings.write_timeout)) {
+            return client.abort(CloseReason::Slow);
+        }
+        if let Some(code) = client.ends_now(now) {
+            let reason = match code {
+                ByeCode::Drain => CloseReason::Drain,
+                ByeCode::Expired => CloseReason::Expired,
+                _ => CloseReason::Age,
+            };
+            return self.bye(client, code, reason);
+        }
+        self.heartbeat(client, now, heartbeats);
+    }
+
+    fn heartbeat(&self, client: &Client, now: u64, heartbeats: &mut Heartbeats) {
+        let interval = millis(self.settings.heartbeat);
+        // Spread: clients that were written to together are not due together.
+        let early = u64::from(client.ticket.slot).wrapping_mul(2_654_435_761) % (interval / 4 + 1);
+        let due = client.since_write(now) + early >= interval;
+        // What still waits for a client comes before the cursor of the head, and is a sign of life itself.
+        if !due || !client.pend.borrow().is_empty() || !client.output.borrow().is_empty() || client.closing().is_some()
+        {
+            return;
+        }
+        let frame = self.heartbeat_frame(client, heartbeats);
+        self.metrics.heartbeats.add(1);
+        client.push(client.bytes_of(&frame), self.bounds(), now);
+        if self.drain_now(client).is_err() {
+            client.abort(CloseReason::Client);
+        }
+    }
+
+    /// Writes what was queued directly, where the client has a socket of its own.
+    fn drain_now(&self, client: &Client) -> std::io::Result<()> {
+        if client.output.borrow().transport.is_none() {
+            return Ok(());
+        }
+        match self.drain(client) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
+            result => result,
+        }
+    }
+
+    fn heartbeat_frame(&self, client: &Client, heartbeats: &mut Heartbeats) -> Frame {
+        if !self.settings.heartbeat_event {
+            return heartbeats.plain.get_or_insert_with(Frame::comment).clone();
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let head = self.head_for(client);
+        let make = || notice::heartbeat(millis(now), head);
+        match client.stream.filter(|_| head.is_some()) {
+            Some(stream) => heartbeats.per_stream[usize::from(stream)].get_or_insert_with(make).clone(),
+            None => heartbeats.plain.get_or_insert_with(make).clone(),
+        }
+    }
+
+    /// Gives every client its moment within the window. New streams are refused from now on.
+    pub(super) fn begin_drain(&self, window: Duration) {
+        self.draining.set(true);
+        let now = self.now();
+        for (_, client) in &*self.clients.borrow() {
+            client.end_by(now + fastrand::u64(0..=millis(window)), ByeCode::Drain);
+        }
+    }
+}
