@@ -4,9 +4,9 @@
 
 use std::fmt;
 
+use super::show::Effective;
 pub use super::source::Place;
 use super::source::{At, Texts};
-use super::show::Effective;
 
 /// Something wrong, or doubtful, about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]

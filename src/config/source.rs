@@ -135,8 +135,7 @@ impl fmt::Display for Place {
             return writeln!(f, "{gutter} | (the line is not shown: it may hold a secret)");
         }
         // Tabs before the caret stay tabs, so that it stands under its value whatever the width of a tab.
-        let indent: String =
-            self.shown.chars().take(self.before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+        let indent: String = self.shown.chars().take(self.before).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         writeln!(f, "{gutter} |\n{number} | {}", self.shown.trim_end())?;
         writeln!(f, "{gutter} | {indent}{}", "^".repeat(self.width))
     }
@@ -163,8 +162,9 @@ fn may_hold_a_secret(line: &str) -> bool {
     }
     let Some((key, value)) = line.split_once('=') else { return false };
     let key = key.to_ascii_lowercase();
-    let sensitive = ["password", "passwd", "token", "secret", "nkey", "seed", "private"].iter().any(|w| key.contains(w))
-        && !key.contains("header");
+    let sensitive =
+        ["password", "passwd", "token", "secret", "nkey", "seed", "private"].iter().any(|w| key.contains(w))
+            && !key.contains("header");
     let value = value.trim_start_matches(['[', ' ', '\t', '"', '\'']);
     let harmless = value.is_empty()
         || value.starts_with(['/', ']', '#', '{'])

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::source::{At, Texts};
+use super::source::At;
 
 /// A table's keys.
 pub(super) type Table = BTreeMap<String, Node>;
@@ -101,18 +101,18 @@ pub(super) fn merge(into: &mut Table, later: Table) {
 }
 
 /// A value as TOML text on one line, for `config show`.
-pub(super) fn to_toml(node: &Node, texts: &Texts) -> String {
+pub(super) fn to_toml(node: &Node) -> String {
     match &node.value {
         Value::Text(text) => toml::Value::from(text.as_str()).to_string(),
         Value::Integer(number) => number.to_string(),
         Value::Flag(flag) => flag.to_string(),
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| to_toml(item, texts)).collect();
+            let items: Vec<String> = items.iter().map(|item| to_toml(item)).collect();
             format!("[{}]", items.join(", "))
         }
         Value::Table(table) if table.is_empty() => "{}".to_owned(),
         Value::Table(table) => {
-            let entries: Vec<String> = table.iter().map(|(k, v)| format!("{k} = {}", to_toml(v, texts))).collect();
+            let entries: Vec<String> = table.iter().map(|(k, v)| format!("{k} = {}", to_toml(v))).collect();
             format!("{{ {} }}", entries.join(", "))
         }
         Value::Other(_) | Value::Wrong => "(refused)".to_owned(),

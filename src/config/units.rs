@@ -6,10 +6,14 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// Not a duration.
-    #[error("`{0}` is not a duration: write a number and a unit (ms, s, m, h, d), such as \"15s\", \"500ms\" or \"1h30m\"")]
+    #[error(
+        "`{0}` is not a duration: write a number and a unit (ms, s, m, h, d), such as \"15s\", \"500ms\" or \"1h30m\""
+    )]
     Duration(String),
     /// Not a size.
-    #[error("`{0}` is not a size: write bytes, or a number and a unit (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB), such as \"256KiB\"")]
+    #[error(
+        "`{0}` is not a size: write bytes, or a number and a unit (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB), such as \"256KiB\""
+    )]
     Size(String),
     /// Does not fit.
     #[error("`{0}` is too large")]
