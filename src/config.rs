@@ -289,3 +289,6 @@ impl std::fmt::Debug for Secret {
         f.write_str("[redacted]")
     }
 }
+
+#[cfg(test)]
+mod tests;
