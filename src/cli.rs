@@ -13,6 +13,7 @@ pub mod tail;
 pub mod version;
 
 use std::ffi::OsString;
+use std::io::Write as _;
 
 use clap::Parser;
 
@@ -77,6 +78,15 @@ fn dispatch(command: &Command) -> Exit {
         Command::Broadcast(args) => broadcast::run(args),
         Command::Tail(args) => tail::run(args),
         Command::Version(args) => version::run(args),
+    }
+}
+
+/// Prints a result. `println!` would panic on a closed pipe, which `config show | head` makes.
+fn print(text: &str) -> Exit {
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        Ok(()) => Exit::Ok,
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
+        Err(_) => Exit::Os,
     }
 }
 

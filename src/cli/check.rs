@@ -27,13 +27,13 @@ pub fn run(args: &Args) -> Exit {
     let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let routes = counted(loaded.config.routes.routes.len(), "route");
     let streams = counted(streams(&loaded.config), "stream");
-    println!("configuration is valid: {routes}, {streams}");
+    let printed = super::print(&format!("configuration is valid: {routes}, {streams}\n"));
     if args.connect {
         // wired in app.rs
         eprintln!("check --connect is not part of this build: NATS was not asked");
         return Exit::Unavailable;
     }
-    Exit::Ok
+    printed
 }
 
 /// Distinct streams, configured or named by a route.

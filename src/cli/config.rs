@@ -1,9 +1,8 @@
 //! `sidestream config show` and `config default`.
 
-use std::io::Write as _;
-
 use super::exit::Exit;
 use super::options::ConfigArgs;
+use super::print;
 use crate::config::error::Report;
 use crate::config::load::{self, DEFAULT_TOML, Loaded};
 
@@ -52,14 +51,5 @@ fn show(args: &ConfigArgs) -> Exit {
     match print(&lines) {
         Exit::Ok => exit,
         failed => failed,
-    }
-}
-
-/// `println!` panics on a closed pipe, which `config show | head` makes.
-fn print(text: &str) -> Exit {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => Exit::Ok,
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
-        Err(_) => Exit::Os,
     }
 }

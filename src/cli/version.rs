@@ -13,8 +13,7 @@ pub struct Args {
 
 /// Prints the version.
 pub fn run(args: &Args) -> Exit {
-    println!("{}", text(args.json));
-    Exit::Ok
+    super::print(&format!("{}\n", text(args.json)))
 }
 
 fn text(json: bool) -> String {

@@ -115,6 +115,11 @@ impl Report {
         let first = kinds.next().unwrap_or(FaultKind::Invalid);
         if kinds.all(|kind| kind == first) { first } else { FaultKind::Invalid }
     }
+
+    /// Puts faults in the order in which one would go through the files to mend them.
+    pub(super) fn sort(&mut self) {
+        self.faults.sort_by_key(|fault| fault.place.as_ref().map(|p| (p.name.clone(), p.line, p.column)));
+    }
 }
 
 impl fmt::Display for Report {

@@ -161,11 +161,13 @@ impl Reader {
         let effective = show::effective(&self.texts, &table);
         let mut report = Report { faults: self.faults, warnings: Vec::new(), effective };
         if self.incomplete {
+            report.sort();
             return Err(report);
         }
         let (config, faults, warnings) = check::check(&self.texts, &table, &sources.env);
         report.faults.extend(faults);
         report.warnings = warnings;
+        report.sort();
         match report.faults.is_empty() {
             true => Ok(Loaded { config, warnings: report.warnings, effective: report.effective }),
             false => Err(report),

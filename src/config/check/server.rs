@@ -211,12 +211,12 @@ impl Checker<'_> {
     ) -> Option<(PathBuf, PathBuf)> {
         let (cert_read, key_read) = (section.set_text(cert), section.set_text(key));
         // A value of the wrong type is there, and was reported.
-        let missing = |read: &Option<Read<'_, &str>>, name| {
-            read.is_none() && (!section.has(name) || section.text(name).is_some())
-        };
-        for (read, other, name) in [(&cert_read, &key_read, cert), (&key_read, &cert_read, key)] {
-            if missing(read, name) && (required || other.is_some()) {
-                self.fault_in(section, name, both, None);
+        let absent = |name| section.set_text(name).is_none() && (!section.has(name) || section.text(name).is_some());
+        for (other, name) in [(&key_read, cert), (&cert_read, key)] {
+            match other {
+                Some(other) if absent(name) => self.fault(other, both),
+                None if required && absent(name) => self.fault_in(section, name, both, None),
+                _ => {}
             }
         }
         let cert = cert_read.and_then(|read| self.file(&read, Use::Public));
