@@ -89,7 +89,7 @@ impl Reader {
         match read(path) {
             Ok(text) => self.document(Layer::File, &path.display().to_string(), &text),
             Err(fault) => {
-                self.faults.push(fault);
+                self.faults.push(*fault);
                 self.incomplete = true;
             }
         }
@@ -175,17 +175,21 @@ impl Reader {
     }
 }
 
-fn read(path: &Path) -> Result<String, Fault> {
+fn read(path: &Path) -> Result<String, Box<Fault>> {
     let mut bytes = Vec::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
     let name = path.display();
+    let refused = |kind, message: String| Err(Box::new(Fault::new(kind, "", message)));
     if let Err(error) = read {
-        return Err(Fault::new(unreadable(error.kind()), "", format!("`{name}` cannot be read: {error}")));
+        return refused(unreadable(error.kind()), format!("`{name}` cannot be read: {error}"));
     }
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(Fault::new(FaultKind::Invalid, "", format!("`{name}` is larger than 4 MiB: not a configuration")));
+        return refused(FaultKind::Invalid, format!("`{name}` is larger than 4 MiB: not a configuration"));
     }
-    String::from_utf8(bytes).map_err(|_| Fault::new(FaultKind::Invalid, "", format!("`{name}` is not UTF-8 text")))
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text),
+        Err(_) => refused(FaultKind::Invalid, format!("`{name}` is not UTF-8 text")),
+    }
 }
 
 /// The kind of fault that a failed read is.
@@ -194,5 +198,37 @@ pub(super) fn unreadable(error: ErrorKind) -> FaultKind {
         ErrorKind::NotFound => FaultKind::Missing,
         ErrorKind::PermissionDenied => FaultKind::Denied,
         _ => FaultKind::Invalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_usual_file_that_exists_is_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (first, second) = (directory.path().join("first.toml"), directory.path().join("second.toml"));
+        let usual = [first.as_path(), second.as_path()];
+        let report = load_looking_in(&Sources::default(), &usual).expect_err("nothing is there");
+        assert_eq!((report.kind(), report.faults.len()), (FaultKind::Missing, 1));
+        for name in ["first.toml", "second.toml"] {
+            assert!(report.to_string().contains(name), "{report}");
+        }
+        std::fs::write(&second, "[server]\nh2c = true\n").expect("written");
+        assert!(load_looking_in(&Sources::default(), &usual).expect("loaded").config.server.h2c);
+    }
+
+    #[test]
+    fn a_file_that_is_no_text_is_a_fault() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("a.toml");
+        std::fs::write(&path, [0xff, 0xfe]).expect("written");
+        for (file, part) in
+            [(path.as_path(), "not UTF-8"), (Path::new("/dev/zero"), "4 MiB"), (directory.path(), "read")]
+        {
+            let report = load(&Sources { files: vec![file.into()], ..Sources::default() }).expect_err("refused");
+            assert!(report.to_string().contains(part), "{report}");
+        }
     }
 }

@@ -118,7 +118,7 @@ impl Place {
 
     /// Cuts a window out of a long line, so that one fault never fills a screen.
     fn show(&mut self, line: &str, column: usize) {
-        let first = if column > SHOWN_MAX / 2 { column - SHOWN_MAX / 2 } else { 0 };
+        let first = column.saturating_sub(SHOWN_MAX / 2);
         self.shown = line.chars().skip(first).take(SHOWN_MAX).map(printable).collect();
         self.before = column - first;
         self.width = self.width.min(SHOWN_MAX - self.before.min(SHOWN_MAX - 1));

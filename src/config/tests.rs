@@ -159,19 +159,6 @@ fn values_of_the_environment_need_no_quotes() {
 }
 
 #[test]
-fn without_a_file_both_usual_places_are_named() {
-    let report = load(&Sources::default());
-    // A developer may have one of them.
-    if let Err(report) = report
-        && report.faults.iter().any(|fault| fault.kind == FaultKind::Missing)
-    {
-        let text = report.to_string();
-        assert!(text.contains("/etc/sidestream/sidestream.toml") && text.contains("./sidestream.toml"), "{text}");
-        assert_eq!(report.kind(), FaultKind::Missing);
-    }
-}
-
-#[test]
 fn a_report_has_place_line_caret_and_advice() {
     let report = refused("version = 1\n[server]\n\tlisten = [\"é\", \"127.0.0.1\"]\nlisen = []\n");
     let text = report.to_string();
@@ -179,7 +166,7 @@ fn a_report_has_place_line_caret_and_advice() {
         " --> test.toml:3:17\n  |\n3 | \tlisten = [\"é\", \"127.0.0.1\"]\n  | \t               ^^^^^^^^^^^\n",
         "error: server.listen: `127.0.0.1` has no port\n",
         "error: server.lisen: there is no such key\n --> test.toml:4:1\n  |\n4 | lisen = []\n  | ^^^^^\n  = did you mean `server.listen`?\n",
-        "refused: 2 faults",
+        "refused: 3 faults",
     ];
     for part in expected {
         assert!(text.contains(part), "{part}\nis not in\n{text}");

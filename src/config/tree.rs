@@ -107,7 +107,7 @@ pub(super) fn to_toml(node: &Node) -> String {
         Value::Integer(number) => number.to_string(),
         Value::Flag(flag) => flag.to_string(),
         Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(|item| to_toml(item)).collect();
+            let items: Vec<String> = items.iter().map(to_toml).collect();
             format!("[{}]", items.join(", "))
         }
         Value::Table(table) if table.is_empty() => "{}".to_owned(),
