@@ -1,13 +1,18 @@
 //! The checked configuration: values that can no longer be wrong.
 //!
 //! Everything here is the result of [`load::load`]: units are parsed, templates compiled, cross-checks done. It leaves
-//! the shape of the TOML file to [`file`], reading and layering to [`load`], and the report of faults to [`error`].
+//! the shape of the TOML file to `file`, reading and layering to [`load`], and the report of faults to [`error`].
 //! The meaning of every key is documented once, in `default.toml` beside this file.
 
+mod check;
 pub mod error;
-pub mod file;
+mod file;
+mod layers;
 pub mod load;
+mod nearest;
 pub mod show;
+mod source;
+mod tree;
 pub mod units;
 
 use std::collections::BTreeMap;
@@ -284,3 +289,6 @@ impl std::fmt::Debug for Secret {
         f.write_str("[redacted]")
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,5 @@
-//! `sidestream` turns NATS subjects into Server-Sent Events. This is the map, in reading order.
+//! `sidestream` turns NATS subjects into Server-Sent Events. This is the map, in reading order; `ARCHITECTURE.md` tells the
+//! story.
 
 // Values: no sockets, no runtime, no clock.
 pub mod config;
@@ -13,12 +14,17 @@ pub mod sse;
 pub mod subject;
 
 // The middle: where feeds and clients meet.
+pub mod limit;
 pub mod link;
+pub mod shard;
 pub mod telemetry;
 
 // Edges: NATS on one side, HTTP on the other. They never meet.
 pub mod feed;
 pub mod http;
-pub mod limit;
 pub mod server;
-pub mod shard;
+
+// Wiring, and the commands around it.
+pub mod cli;
+pub mod dev;
+pub mod tail;

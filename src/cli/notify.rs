@@ -1,0 +1,26 @@
+//! `sidestream notify`: publishes to one user, through the routes' own templates.
+
+use super::exit::Exit;
+use super::options::{ConfigArgs, MessageArgs};
+
+/// Options of `notify`.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "Example:\n  sidestream notify alice 'your order has shipped' --event order")]
+pub struct Args {
+    /// The user id, as the proxy sends it
+    pub user: String,
+    /// The payload; `-` reads it from standard input [default: empty]
+    pub data: Option<String>,
+    /// Name, count and pause.
+    #[command(flatten)]
+    pub message: MessageArgs,
+    /// The configuration, for the routes and for how NATS is reached.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// Publishes to one user.
+pub fn run(_args: &Args) -> Exit {
+    // wired in app.rs
+    super::not_wired("notify")
+}

@@ -1,0 +1,80 @@
+//! Options that several commands share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::load::{self, Loaded, Sources};
+use crate::config::units::parse_duration;
+
+use super::exit::Exit;
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ConfigArgs {
+    /// Configuration file; may be repeated, later wins [default: /etc/sidestream/sidestream.toml, else ./sidestream.toml]
+    #[arg(long = "config", short = 'c', value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Sets one value over files and environment, such as server.h2c=true; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+}
+
+impl ConfigArgs {
+    /// These options and the environment of this process.
+    pub fn sources(&self) -> Sources {
+        // A name of ours is ASCII; a value that is not UTF-8 is shown with replacement characters in the fault about it.
+        let env =
+            std::env::vars_os().map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
+        Sources { files: self.files.clone(), env: env.collect(), set: self.set.clone() }
+    }
+
+    /// Loads, with warnings and the report of faults on standard error.
+    pub fn load(&self) -> Result<Loaded, Exit> {
+        load_or_report(&self.sources())
+    }
+}
+
+/// Loads, with warnings and the report of faults on standard error.
+pub fn load_or_report(sources: &Sources) -> Result<Loaded, Exit> {
+    match load::load(sources) {
+        Ok(loaded) => {
+            for warning in &loaded.warnings {
+                eprintln!("{}", warning.labelled("warning"));
+            }
+            Ok(loaded)
+        }
+        Err(report) => {
+            eprintln!("{report}");
+            Err(Exit::from(&report))
+        }
+    }
+}
+
+/// How often and under which name a message is published.
+#[derive(Debug, Clone, clap::Args)]
+pub struct MessageArgs {
+    /// Event name, sent as the Sse-Event header
+    #[arg(long, value_name = "NAME")]
+    pub event: Option<String>,
+    /// How many messages to publish
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: u64,
+    /// Pause between messages, such as 500ms [default: none]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    pub every: Option<Duration>,
+}
+
+/// `NAME:VALUE` of a request header.
+pub fn parse_header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("a header is NAME:VALUE")?;
+    let name = http_name(name)?;
+    if value.contains(['\r', '\n', '\0']) {
+        return Err("a header value has no line ends".to_owned());
+    }
+    Ok((name, value.trim().to_owned()))
+}
+
+fn http_name(name: &str) -> Result<String, String> {
+    let valid = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b));
+    if valid { Ok(name.to_owned()) } else { Err(format!("`{name}` is not a header name")) }
+}

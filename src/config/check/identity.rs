@@ -1,0 +1,117 @@
+//! `[identity]`, and what a header name must look like to carry an identity.
+
+use std::collections::BTreeMap;
+
+use super::{Checker, Read, Section, text_of};
+use crate::config::file::join;
+use crate::config::tree::Value;
+use crate::config::units::shorten;
+use crate::config::{Identity, UserEncoding};
+use crate::subject::is_variable_name;
+
+/// Headers with a meaning of their own, which a proxy may add, change or combine.
+const TAKEN: [&str; 14] = [
+    "accept",
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "forwarded",
+    "host",
+    "last-event-id",
+    "origin",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+    "x-forwarded-for",
+];
+
+pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Identity {
+    let mut names = Names::default();
+    let user_header = match section.set_text("user_header") {
+        Some(read) => names.take(cx, &read).unwrap_or_default(),
+        None => {
+            if section.text("user_header").is_some() {
+                cx.fault_in(section, "user_header", "a header name is needed", None);
+            }
+            String::new()
+        }
+    };
+    let mut optional = |cx: &mut Checker<'_>, key| section.set_text(key).and_then(|read| names.take(cx, &read));
+    let claims_header = optional(cx, "claims_header");
+    let expires_header = optional(cx, "expires_header");
+    let subjects_header = optional(cx, "subjects_header");
+    let variables = variables(cx, section, &mut names);
+    let encodings = [("refuse", UserEncoding::Refuse), ("base64url", UserEncoding::Base64Url)];
+    let user_encoding = cx.choice(section, "user_encoding", &encodings, UserEncoding::Refuse);
+    Identity { user_header, claims_header, expires_header, variables, user_encoding, subjects_header }
+}
+
+fn variables(cx: &mut Checker<'_>, section: &Section<'_>, names: &mut Names) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    let Some(Value::Table(table)) = section.table.get("variables").map(|node| &node.value) else { return variables };
+    let path = join(&section.path, "variables");
+    for (name, node) in table {
+        let key = join(&path, name);
+        let at_name = Read { value: (), key: key.clone(), at: &node.key_at };
+        if name == "user" {
+            cx.fault(&at_name, "`user` is the user id itself and cannot be another variable");
+        } else if !is_variable_name(name) {
+            let message = format!(
+                "`{}` is not a variable name: letters, digits and `_`, not starting with a digit",
+                shorten(name)
+            );
+            cx.fault(&at_name, message);
+        }
+        let Some(value) = text_of(node) else { continue };
+        if let Some(header) = names.take(cx, &Read { value, key, at: &node.at }) {
+            variables.insert(name.clone(), header);
+        }
+    }
+    variables
+}
+
+/// Header names in use, each for one thing.
+#[derive(Debug, Default)]
+struct Names(Vec<(String, String)>);
+
+impl Names {
+    fn take(&mut self, cx: &mut Checker<'_>, read: &Read<'_, &str>) -> Option<String> {
+        let name = cx.header_name(read)?;
+        if let Some((_, key)) = self.0.iter().find(|(taken, _)| *taken == name) {
+            cx.fault(read, format!("`{name}` is already `{key}`; one header says one thing"));
+        }
+        self.0.push((name.clone(), read.key.clone()));
+        Some(name)
+    }
+}
+
+impl Checker<'_> {
+    /// A header name that can carry something we trust, in lower case.
+    pub(super) fn header_name(&mut self, read: &Read<'_, &str>) -> Option<String> {
+        let name = read.value.to_ascii_lowercase();
+        let shown = shorten(read.value);
+        if name.is_empty() || name.len() > 128 || !name.bytes().all(is_token_byte) {
+            let note = "allowed: letters, digits and `-`, such as \"X-Forwarded-User\"";
+            self.fault_noted(read, format!("`{shown}` is not a header name"), Some(note));
+            return None;
+        }
+        if name.contains(['_', '.']) {
+            // Proxies that strip `X-User` from clients may let `X_User` through, and some servers read both as one.
+            let message = format!("`{shown}` has `_` or `.`, which some proxies and servers treat as `-`");
+            self.fault_noted(read, message, Some("a client could send such an alias past the proxy; use `-`"));
+            return None;
+        }
+        if TAKEN.contains(&name.as_str()) {
+            self.fault(read, format!("`{shown}` has a meaning of its own and cannot carry an identity or a proof"));
+            return None;
+        }
+        Some(name)
+    }
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

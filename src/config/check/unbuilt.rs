@@ -1,0 +1,40 @@
+//! Keys of the design that this version cannot honour yet: refused rather than ignored when they are set.
+
+use super::{Checker, Section};
+use crate::config::tree::Value;
+use crate::config::units::parse_size;
+
+/// Section, key, and what it would do.
+const UNBUILT: [(&str, &str, &str); 4] = [
+    ("server", "proxy_protocol", "read the PROXY protocol"),
+    ("trust", "client_certificate", "take a client certificate as proof"),
+    ("presence", "subject", "publish presence"),
+    ("limits", "memory", "budget memory other than automatically"),
+];
+
+pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>) {
+    for (name, key, what) in UNBUILT {
+        refuse(cx, &root.section(name), key, what);
+    }
+    let tls = root.section("server").section("tls");
+    refuse(cx, &tls, "client_ca", "ask for client certificates");
+    refuse(cx, &tls, "client_names", "ask for client certificates");
+    for route in root.sections("route") {
+        refuse(cx, &route, "last_value", "send last values");
+    }
+}
+
+fn refuse(cx: &mut Checker<'_>, section: &Section<'_>, key: &str, what: &str) {
+    let asked = match section.table.get(key).map(|node| &node.value) {
+        Some(Value::Flag(flag)) => *flag,
+        // A malformed size is reported by its own check.
+        Some(Value::Text(text)) if key == "memory" => parse_size(text).is_ok_and(|bytes| bytes > 0),
+        Some(Value::Text(text)) => !text.is_empty(),
+        Some(Value::Integer(number)) => *number > 0,
+        Some(Value::Array(items)) => !items.is_empty(),
+        _ => false,
+    };
+    if asked {
+        cx.fault_in(section, key, format!("this version cannot {what} yet"), Some("leave the key out"));
+    }
+}
