@@ -2,7 +2,9 @@
 
 pub mod config;
 pub mod cursor;
+pub mod dev;
 pub mod frame;
 pub mod route;
 pub mod sse;
 pub mod subject;
+pub mod tail;
