@@ -44,8 +44,12 @@ impl Target {
             }
             (None, _) => return Err("its port is not a number up to 65535"),
         };
-        let path = uri.path_and_query().map_or("/", |path| path.as_str());
-        Ok(Self { tls, host: host.to_owned(), port, authority: authority.to_string(), path: path.to_owned() })
+        let path = match uri.path_and_query().map(|path| path.as_str()) {
+            Some(path) if path.starts_with('/') => path.to_owned(),
+            // `http://host?a=b` has a query and no path, but a request needs one.
+            query => format!("/{}", query.unwrap_or_default()),
+        };
+        Ok(Self { tls, host: host.to_owned(), port, authority: authority.to_string(), path })
     }
 }
 
