@@ -98,9 +98,19 @@ pub async fn ensure(options: &Options) -> Result<Server, NatsServerError> {
     if let Some(url) = &options.url {
         return named(url).await;
     }
-    if let Some(server) = from_environment().await {
-        return Ok(server);
-    }
+    let away = match from_environment().await {
+        Some(Ok(server)) => return Ok(server),
+        Some(Err(why)) => Some(why),
+        None => None,
+    };
+    let mut server = local(options.yes).await?;
+    // A server that the user named and that is not used is worth a line; that it had to be an old one, another.
+    server.note = away.into_iter().chain(server.note).reduce(|first, second| format!("{first}; {second}"));
+    Ok(server)
+}
+
+/// A server of our own.
+async fn local(yes: bool) -> Result<Server, NatsServerError> {
     let installed = installed().await;
     if let Some(good) = installed.iter().find(|candidate| candidate.version >= GOOD_ENOUGH) {
         return start(&good.path, None).await;
@@ -109,7 +119,7 @@ pub async fn ensure(options: &Options) -> Result<Server, NatsServerError> {
         return start(&cached, None).await;
     }
     let old = installed.into_iter().find(|candidate| candidate.version >= OLDEST);
-    if options.yes || confirmed().await {
+    if yes || confirmed().await {
         match (download::fetch().await, &old) {
             (Ok(path), _) => return start(&path, None).await,
             // An old server is better than none; the failure is not worth more than a line.
@@ -130,11 +140,14 @@ async fn named(url: &str) -> Result<Server, NatsServerError> {
     }
 }
 
-async fn from_environment() -> Option<Server> {
+/// The server of `$NATS_URL`, where that is set; else why it is not used.
+async fn from_environment() -> Option<Result<Server, String>> {
     let url = env::var("NATS_URL").ok().filter(|url| !url.is_empty())?;
-    let version = probe(&url).await.ok()?;
-    let note = Some(format!("using the server of $NATS_URL, {}", without_login(&url)));
-    Some(Server { url, child: None, version, note })
+    let shown = without_login(&url);
+    Some(match probe(&url).await {
+        Ok(version) => Ok(Server { url, child: None, version, note: Some(format!("using $NATS_URL, {shown}")) }),
+        Err(why) => Err(format!("not using $NATS_URL, {shown}: {why}")),
+    })
 }
 
 async fn start(program: &Path, note: Option<String>) -> Result<Server, NatsServerError> {
