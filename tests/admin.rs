@@ -4,8 +4,9 @@ mod support;
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use support::{App, Config, DEADLINE, Nats, Version, bounded, get};
+use support::{App, Config, DEADLINE, Nats, Version, bounded, eventually, get};
 
 async fn app() -> (Nats, App) {
     let nats = Nats::start(Version::Current).await;
@@ -32,23 +33,21 @@ async fn health_and_version_answer() {
 }
 
 #[tokio::test]
-async fn draining_is_not_ready() {
+async fn draining_is_alive_and_not_ready() {
     bounded(async {
         let nats = Nats::start(Version::Current).await;
         nats.events().await;
-        let config = Config::on(&nats);
+        let mut config = Config::on(&nats);
+        config.drain_window = "3s";
         let mut app = App::start(&config).await;
-        let _held = [app.events("a").await, app.events("b").await];
+        let _held = [app.events("a").await, app.events("b").await, app.events("c").await];
         app.terminate();
-        // Either still there and not ready, or already gone: never ready.
-        let not_ready = async {
-            let Ok(stream) = tokio::net::TcpStream::connect(&app.admin).await else { return };
-            let mut wire = support::Wire::over(stream);
-            wire.send_anyway(b"GET /livez HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").await;
-            let _ = wire.to_end().await;
-        };
-        not_ready.await;
-        assert!(app.exit(std::time::Duration::from_secs(4)).await.success());
+        eventually("/readyz says 503 during the drain", Duration::from_secs(2), async || {
+            (app.admin_get("/readyz").await.head.status == 503).then_some(())
+        })
+        .await;
+        assert_eq!(app.admin_get("/livez").await.head.status, 200);
+        assert!(app.exit(Duration::from_secs(5)).await.success());
     })
     .await;
 }

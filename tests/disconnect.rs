@@ -80,8 +80,7 @@ on_both_servers! {
         let app = App::start(&Config::on(&nats).tables(LIVE)).await;
         let tasks = app.metric("sidestream_tasks", &[]).await;
         let subscriptions = app.metric("sidestream_nats_subscriptions", &[]).await;
-        // A warm-up, so that pools and allocator arenas belong to the baseline; a listener that stays, so that it is seen
-        // to be served all the while.
+        // A warm-up, so that pools and allocator arenas belong to the baseline.
         for ending in Ending::ALL {
             wave(&app, ending).await;
         }
@@ -110,9 +109,9 @@ on_both_servers! {
             assert!(started.elapsed() < Duration::from_secs(30), "{now} bytes and {open} fds, not {resident} and {descriptors}");
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let (opened, closed) = (app.metrics().await, app.metrics().await);
-        let opened = opened.sum("sidestream_connections_total", &[]);
-        let closed = closed.sum("sidestream_connections_closed_total", &[]);
+        let metrics = app.metrics().await;
+        let opened = metrics.sum("sidestream_connections_total", &[]);
+        let closed = metrics.sum("sidestream_connections_closed_total", &[]);
         assert!((opened - closed).abs() < 0.5, "{opened} opened, {closed} closed");
 
         let mut alice = app.events("alice").await;

@@ -91,9 +91,8 @@ async fn values_outside_the_grammar_are_refused() {
     bounded(async {
         let (_nats, app) = app(LOOPBACK).await;
         let long = "x".repeat(129);
-        let ours: [&[u8]; 9] = [
-            b"", b"al\tice", b"\xff", "a\u{200b}b".as_bytes(), long.as_bytes(), b"al ice", b"a.b", b"a*", b">",
-        ];
+        let ours: [&[u8]; 9] =
+            [b"", b"al\tice", b"\xff", "a\u{200b}b".as_bytes(), long.as_bytes(), b"al ice", b"a.b", b"a*", b">"];
         for value in ours {
             let answer = app.ask(get("/events").header("X-Forwarded-User", value)).await;
             answer.is_refusal(400, "identity_invalid");
@@ -188,10 +187,10 @@ async fn another_uid_on_the_unix_socket_is_closed_before_its_request_is_read() {
         let (_nats, app) = started(|c| c.listen(&[&socket]).trust(Some(&trust))).await;
         // Nothing is sent: whoever closes first did not wait for a request.
         let mut silent = Wire::tcp(app.address()).await;
-        assert_eq!(silent.to_end().await, b"");
+        assert_eq!(silent.read_to_end().await, b"");
         let mut asking = Wire::tcp(app.address()).await;
         asking.send_anyway(&get("/events").user("admin").bytes()).await;
-        assert_eq!(asking.to_end().await, b"", "an answer although the peer is not allowed");
+        assert_eq!(asking.read_to_end().await, b"", "an answer although the peer is not allowed");
     })
     .await;
 }

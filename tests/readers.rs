@@ -106,7 +106,9 @@ fn corpus() -> Vec<Case> {
     corpus.push(Case::payload("500 empty lines", "\n".repeat(500)));
     corpus.push(Case::payload("300 KiB of lines", "0123456789abcde\r".repeat(20 * 1024)));
 
-    for name in ["note", "a b", "a:b", ": x", "data", "id: 1", "größe", "🦀", "Sidestream.x", "sidestream", "error", "open"] {
+    for name in
+        ["note", "a b", "a:b", ": x", "data", "id: 1", "größe", "🦀", "Sidestream.x", "sidestream", "error", "open"]
+    {
         corpus.push(Case::name(name, name));
     }
     corpus.push(Case::name(&"n".repeat(256), &"n".repeat(256)));
@@ -223,7 +225,8 @@ async fn a_canned_stream() {
                 tokio::spawn(async move {
                     let mut request = Vec::new();
                     while !request.ends_with(b"\r\n\r\n") && stream.read_buf(&mut request).await.is_ok_and(|n| n > 0) {}
-                    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+                    let head =
+                        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
                     let _ = stream.write_all(head).await;
                     let (small, large) = body.split_at(4096);
                     for piece in small.chunks(7).chain(large.chunks(1021)) {
@@ -245,11 +248,13 @@ async fn a_canned_stream() {
 }
 
 async fn all_readers_agree(corpus: &[Case], url: &str) {
+    let names = names(corpus);
+    let names = names.path().to_str().expect("UTF-8");
     let ((raw, curl), source, parser, httpx) = tokio::join!(
         read_by_curl(url),
-        read_by(node("eventsource.mjs").arg(url).arg("alice").arg(END).arg(names(corpus).path())),
-        read_by(node("eventsource-parser.mjs").arg(url).arg("alice").arg(END)),
-        read_by(python().arg(url).arg("alice").arg(END)),
+        read_by(node("eventsource.mjs"), &[url, "alice", END, names]),
+        read_by(node("eventsource-parser.mjs"), &[url, "alice", END]),
+        read_by(python(), &[url, "alice", END]),
     );
     for (reader, seen) in [
         (Reader::Curl, &curl),
@@ -268,7 +273,9 @@ async fn all_readers_agree(corpus: &[Case], url: &str) {
     }
     // Same ids everywhere, each new.
     let ids = |seen: &[Seen]| seen.iter().skip(1).map(|s| s.id.clone()).collect::<Vec<_>>();
-    for (reader, other) in [(Reader::EventSource, &source), (Reader::EventSourceParser, &parser), (Reader::HttpxSse, &httpx)] {
+    for (reader, other) in
+        [(Reader::EventSource, &source), (Reader::EventSourceParser, &parser), (Reader::HttpxSse, &httpx)]
+    {
         assert_eq!(ids(other), ids(&curl), "{reader:?} saw other ids than curl");
     }
     assert!(ids(&curl).windows(2).all(|pair| pair[0] != pair[1]), "an id stands twice");
@@ -320,8 +327,8 @@ fn python() -> Command {
     command
 }
 
-async fn read_by(command: &mut Command) -> Vec<Seen> {
-    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
+async fn read_by(mut command: Command, args: &[&str]) -> Vec<Seen> {
+    let run = command.args(args).stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_secs(60), run).await;
     let output = output.unwrap_or_else(|_| panic!("no end within 60 s: {command:?}")).expect("the reader starts");
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -344,7 +351,11 @@ async fn read_by_curl(url: &str) -> (Vec<u8>, Vec<Seen>) {
     let reading = async {
         while seen.last().is_none_or(|s| s.event != END) {
             let start = raw.len();
-            assert_ne!(stdout.read_buf(&mut raw).await.expect("curl writes"), 0, "curl ended before the end of the corpus");
+            assert_ne!(
+                stdout.read_buf(&mut raw).await.expect("curl writes"),
+                0,
+                "curl ended before the end of the corpus"
+            );
             parser.feed(&raw[start..], |event| {
                 let id = event.id.expect("every event of this route has an id");
                 seen.push(Seen { event: event.name, data: event.data, id });
@@ -363,7 +374,9 @@ async fn a_reader_by_hand_sees_what_curl_sees() {
         let app = App::start(&Config::on(&nats)).await;
         let mut sse = app.stream(get("/events").user("alice")).await;
         for case in corpus() {
-            publisher.publish_named("events.user.alice.corpus", case.name.as_deref().unwrap_or("message"), &case.payload).await;
+            publisher
+                .publish_named("events.user.alice.corpus", case.name.as_deref().unwrap_or("message"), &case.payload)
+                .await;
             let event = sse.event().await;
             assert_eq!(event.name, case.event, "{}", case.what);
             assert!(event.data == case.data(), "{}", case.what);

@@ -96,7 +96,7 @@ async fn a_body_is_400_and_the_connection_ends() {
             let answer = wire.answer().await;
             answer.is_refusal(400, "body_not_allowed");
             assert_eq!(answer.head.header("connection"), Some("close"));
-            assert_eq!(wire.to_end().await, b"", "a second answer");
+            assert_eq!(wire.read_to_end().await, b"", "a second answer");
         }
         app.stream(get("/events").user("alice").header("Content-Length", "0")).await;
     })
@@ -119,7 +119,7 @@ async fn requests_that_two_parsers_may_read_differently_get_at_most_one_answer()
         ] {
             let mut wire = Wire::tcp(app.address()).await;
             wire.send_anyway(format!("{start}{headers}{canary}").as_bytes()).await;
-            let bytes = wire.to_end().await;
+            let bytes = wire.read_to_end().await;
             let answers = memchr::memmem::find_iter(&bytes, b"HTTP/1.1 ").count();
             assert!(answers <= 1, "{headers:?}: {}", String::from_utf8_lossy(&bytes));
             assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 400"), "{headers:?}: {}", bytes.escape_ascii());
@@ -172,8 +172,12 @@ async fn a_last_event_id_that_is_no_cursor_is_400() {
         let huge = get("/events").user("alice").header("Last-Event-ID", vec![b'1'; 100_000]);
         let mut wire = Wire::tcp(app.address()).await;
         wire.send_anyway(&huge.bytes()).await;
-        let bytes = wire.to_end().await;
-        assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 4"), "{}", bytes[..bytes.len().min(80)].escape_ascii());
+        let bytes = wire.read_to_end().await;
+        assert!(
+            bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 4"),
+            "{}",
+            bytes[..bytes.len().min(80)].escape_ascii()
+        );
         app.events("alice").await;
     })
     .await;
@@ -196,7 +200,7 @@ async fn head_answers_like_get_without_a_stream_and_keeps_the_connection() {
         let mut wire = Wire::tcp(app.address()).await;
         wire.send(&Request::new("HEAD", "/events").header("Connection", "close").bytes()).await;
         assert_eq!(wire.head().await.status, 401, "HEAD needs an identity as GET does");
-        assert_eq!(wire.to_end().await, b"", "HEAD has no body");
+        assert_eq!(wire.read_to_end().await, b"", "HEAD has no body");
     })
     .await;
 }
@@ -293,7 +297,7 @@ async fn a_silent_connection_is_closed_after_the_header_timeout() {
         for start in [&b""[..], b"GET /events HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
             let mut wire = Wire::tcp(app.address()).await;
             wire.send(start).await;
-            let bytes = wire.to_end().await;
+            let bytes = wire.read_to_end().await;
             assert!(!bytes.starts_with(b"HTTP/1.1 200"), "{}", bytes.escape_ascii());
         }
     })
@@ -305,8 +309,22 @@ async fn the_public_listener_knows_no_admin_path() {
     bounded(async {
         let (_nats, app) = app(|c| c).await;
         for path in [
-            "/livez", "/readyz", "/readyz?verbose", "/metrics", "/version", "/config", "/connections", "/drain",
-            "/reload", "/log-level", "/notify/alice", "/broadcast", "/healthz", "/ui", "/%6detrics", "//metrics",
+            "/livez",
+            "/readyz",
+            "/readyz?verbose",
+            "/metrics",
+            "/version",
+            "/config",
+            "/connections",
+            "/drain",
+            "/reload",
+            "/log-level",
+            "/notify/alice",
+            "/broadcast",
+            "/healthz",
+            "/ui",
+            "/%6detrics",
+            "//metrics",
         ] {
             let status = app.ask(alice("GET", path)).await.head.status;
             assert!(matches!(status, 404 | 400), "{path}: {status}");

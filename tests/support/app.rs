@@ -30,6 +30,8 @@ pub const TRUST_LOOPBACK: &str = "proxies = [\"127.0.0.1\"]\naddress_is_proof = 
 pub struct Config {
     /// Public addresses.
     pub listen: Vec<String>,
+    /// `[server] drain_window`.
+    pub drain_window: &'static str,
     /// More lines of `[server]`.
     pub server: String,
     /// `[nats] servers`.
@@ -63,6 +65,7 @@ impl Config {
         ];
         Self {
             listen: vec!["127.0.0.1:0".to_owned()],
+            drain_window: "1s",
             server: String::new(),
             nats: nats.to_owned(),
             trust: Some(TRUST_LOOPBACK.to_owned()),
@@ -112,7 +115,11 @@ impl Config {
     /// The TOML text.
     pub fn render(&self) -> String {
         let mut text = String::from("version = 1\n");
-        let _ = writeln!(text, "[server]\nlisten = {:?}\ndrain_window = \"1s\"\n{}", self.listen, self.server);
+        let _ = writeln!(
+            text,
+            "[server]\nlisten = {:?}\ndrain_window = {:?}\n{}",
+            self.listen, self.drain_window, self.server
+        );
         let _ = writeln!(text, "[admin]\nlisten = \"127.0.0.1:0\"\n\n[nats]\nservers = [{:?}]\n", self.nats);
         if let Some(trust) = &self.trust {
             let _ = writeln!(text, "[trust]\n{trust}");
@@ -187,7 +194,8 @@ impl App {
         let started = Instant::now();
         loop {
             let of = |wanted: &str| -> Vec<String> {
-                let announced = self.log_json().into_iter().filter(|l| l["message"] == "Listening" && l["listener"] == wanted);
+                let announced =
+                    self.log_json().into_iter().filter(|l| l["message"] == "Listening" && l["listener"] == wanted);
                 announced.filter_map(|l| l["address"].as_str().map(str::to_owned)).collect()
             };
             let (public, admin) = (of("public"), of("admin"));
@@ -198,7 +206,10 @@ impl App {
             if let Some(status) = self.child.try_wait().expect("our own child") {
                 panic!("the program ended instead of listening: {status}");
             }
-            assert!(started.elapsed() < DEADLINE, "not announced within {DEADLINE:?}: {listeners} public addresses, admin");
+            assert!(
+                started.elapsed() < DEADLINE,
+                "not announced within {DEADLINE:?}: {listeners} public addresses, admin"
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -361,7 +372,8 @@ impl Metrics {
 
     /// The sum over all series of this name that carry these labels.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let carries = |of: &BTreeMap<String, String>| labels.iter().all(|(k, v)| of.get(*k).is_some_and(|have| have == v));
+        let carries =
+            |of: &BTreeMap<String, String>| labels.iter().all(|(k, v)| of.get(*k).is_some_and(|have| have == v));
         self.0.iter().filter(|(n, l, _)| n == name && carries(l)).map(|(_, _, value)| value).sum()
     }
 

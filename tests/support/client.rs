@@ -227,7 +227,7 @@ impl Wire {
             }
             body = self.buffer.split_to(length).to_vec();
         } else if !matches!(head.status, 204 | 304) {
-            body = self.to_end().await;
+            body = self.read_to_end().await;
         }
         Answer { head, body }
     }
@@ -236,7 +236,8 @@ impl Wire {
     async fn chunk(&mut self, within: Duration) -> Option<BytesMut> {
         loop {
             if let Some(end) = memchr::memmem::find(&self.buffer[..self.buffer.len().min(32)], b"\r\n") {
-                let size = std::str::from_utf8(&self.buffer[..end]).ok().and_then(|s| usize::from_str_radix(s, 16).ok());
+                let size =
+                    std::str::from_utf8(&self.buffer[..end]).ok().and_then(|s| usize::from_str_radix(s, 16).ok());
                 let size = size.unwrap_or_else(|| panic!("not a chunk: {:?}", self.peek()));
                 if self.buffer.len() >= end + 2 + size + 2 {
                     self.buffer.advance(end + 2);
@@ -252,7 +253,7 @@ impl Wire {
     }
 
     /// Everything up to the end of the connection.
-    pub async fn to_end(&mut self) -> Vec<u8> {
+    pub async fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill(DEADLINE, "the end of the connection").await {}
         self.buffer.split().to_vec()
     }

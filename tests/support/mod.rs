@@ -48,12 +48,14 @@ pub fn seq_of(cursor: &str) -> u64 {
 
 /// The data of an event of ours.
 pub fn json(event: &Event) -> serde_json::Value {
-    serde_json::from_str(&event.data).unwrap_or_else(|e| panic!("{} has no JSON data: {:?}: {e}", event.name, event.data))
+    serde_json::from_str(&event.data)
+        .unwrap_or_else(|e| panic!("{} has no JSON data: {:?}: {e}", event.name, event.data))
 }
 
 /// A seed for a random run, printed so that a failing run can be repeated with `SIDESTREAM_TEST_SEED`.
 pub fn seed() -> u64 {
-    let seed = std::env::var("SIDESTREAM_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
+    let seed =
+        std::env::var("SIDESTREAM_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("seed: SIDESTREAM_TEST_SEED={seed}");
     seed
 }
@@ -67,7 +69,7 @@ macro_rules! on_both_servers {
                 #[allow(unused_imports)]
                 use super::*;
 
-                async fn run($version: support::Version) $body
+                async fn run($version: Version) $body
 
                 #[tokio::test]
                 async fn on_nats_2_9() {
