@@ -25,11 +25,7 @@ pub const DEADLINE: Duration = Duration::from_secs(15);
 pub const TEST_DEADLINE: Duration = Duration::from_secs(180);
 
 /// Asks `probe` again and again until it gives a value; panics with `what` when the deadline passes.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    within: Duration,
-    mut probe: impl FnMut() -> F,
-) -> T {
+pub async fn eventually<T>(what: &str, within: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let started = Instant::now();
     loop {
         if let Some(value) = probe().await {
@@ -69,16 +65,16 @@ macro_rules! on_both_servers {
                 #[allow(unused_imports)]
                 use super::*;
 
-                async fn run($version: Version) $body
+                async fn body($version: Version) $body
 
                 #[tokio::test]
                 async fn on_nats_2_9() {
-                    support::bounded(run(support::Version::Debian)).await;
+                    support::bounded(body(support::Version::Debian)).await;
                 }
 
                 #[tokio::test]
                 async fn on_current_nats() {
-                    support::bounded(run(support::Version::Current)).await;
+                    support::bounded(body(support::Version::Current)).await;
                 }
             }
         )*
