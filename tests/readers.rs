@@ -113,7 +113,8 @@ fn corpus() -> Vec<Case> {
         corpus.push(Case::name(name, name));
     }
     corpus.push(Case::name(&"n".repeat(256), &"n".repeat(256)));
-    for refused in [&*"n".repeat(257), "sidestream.gap", "sidestream.", "tab\there", "\u{85}", "del\u{7f}", "message"] {
+    for refused in [&*"n".repeat(257), "sidestream.gap", "sidestream.", "tab\there", "a\u{85}b", "del\u{7f}", "message"]
+    {
         corpus.push(Case::name(refused, "message"));
     }
     corpus
