@@ -22,7 +22,7 @@ pub use sidestream::sse::Event;
 /// How long one step of a test may take on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(15);
 /// How long a whole test may take.
-pub const TEST_DEADLINE: Duration = Duration::from_secs(180);
+pub const TEST_DEADLINE: Duration = Duration::from_secs(240);
 
 /// Asks `probe` again and again until it gives a value; panics with `what` when the deadline passes.
 pub async fn eventually<T>(what: &str, within: Duration, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
