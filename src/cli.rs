@@ -8,6 +8,7 @@ pub mod exit;
 pub mod notify;
 pub mod options;
 pub mod publish;
+pub mod runtime;
 pub mod serve;
 pub mod tail;
 pub mod version;
@@ -88,11 +89,6 @@ fn print(text: &str) -> Exit {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Exit::Ok,
         Err(_) => Exit::Os,
     }
-}
-
-fn not_wired(command: &str) -> Exit {
-    eprintln!("sidestream {command} is not part of this build");
-    Exit::Internal
 }
 
 #[cfg(test)]

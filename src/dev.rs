@@ -2,6 +2,7 @@
 //!
 //! Wiring them to the routes, taking the identity from `?user=` and printing the addresses is left to the application.
 
+pub mod demo;
 pub mod nats_server;
 
 /// The live page, served at `/`. It loads nothing else and needs `GET /events?user=…`, `POST /publish` and

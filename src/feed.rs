@@ -1,10 +1,11 @@
 //! The part that listens to NATS. Runs on a thread of its own and never waits for a browser.
 //!
 //! [`stream`] reads one stream and owns its log, [`live`] listens to core subjects, [`encode`] makes frames, [`fanout`]
-//! hands them to the shards that want them. What the shards ask and are told is in [`crate::link`]. Three NATS connections
+//! hands them to the shards that want them, [`audience`] counts listeners over all sidecars. What the shards ask and are told is in [`crate::link`]. Three NATS connections
 //! are kept apart: streams, core subjects, and control.
 
 pub mod api;
+pub mod audience;
 pub mod connection;
 mod consumer;
 mod encode;
@@ -93,6 +94,7 @@ pub async fn start(
     tokio::task::spawn_local(
         live::LiveFeed { connection: live, encoder, shards: shards.to_vec(), requests, status }.run(),
     );
+    tokio::task::spawn_local(audience::answer(control.client.clone(), shards.to_vec()));
     Ok(control.client)
 }
 

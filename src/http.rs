@@ -54,10 +54,13 @@ pub struct Context {
     pub front: Option<Arc<dyn Front>>,
 }
 
+/// What a [`Front`] says to a request; `None` leaves it to the routes.
+pub type FrontAnswer<'a> = Pin<Box<dyn Future<Output = Option<Response<Full<Bytes>>>> + 'a>>;
+
 /// Something that sees requests before the routes do, for `sidestream dev` only.
 pub trait Front: std::fmt::Debug + Send + Sync {
     /// Answers a request itself, or leaves it to the routes.
-    fn answer(&self, request: &Request<Incoming>) -> Option<Pin<Box<dyn Future<Output = Response<Full<Bytes>>>>>>;
+    fn answer<'a>(&'a self, request: &'a mut Request<Incoming>) -> FrontAnswer<'a>;
     /// The user that a query names; outside this trait a query never names anyone.
     fn user(&self, query: &Query) -> Option<Token>;
 }
@@ -121,9 +124,9 @@ async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) 
     let address = client_address(config, peer, request.headers());
     let identity = identity::evaluate(config, peer, request.headers_mut())?;
     if let Some(front) = &context.front
-        && let Some(answer) = front.answer(request)
+        && let Some(answer) = front.answer(request).await
     {
-        return Err(No::Response(answer.await));
+        return Err(No::Response(answer));
     }
     let segments = target::segments(request.uri())?;
     let (index, route, captures) = find(config, &segments)?;

@@ -25,6 +25,9 @@ pub mod http;
 pub mod server;
 
 // Wiring, and the commands around it.
+pub mod admin;
+pub mod app;
 pub mod cli;
 pub mod dev;
+pub mod publish;
 pub mod tail;

@@ -97,6 +97,13 @@ pub struct Permit {
     address: Option<IpAddr>,
 }
 
+impl Permit {
+    /// Whose place it is.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         self.limiter.open.fetch_sub(1, Ordering::Relaxed);

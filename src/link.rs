@@ -4,10 +4,11 @@
 //! first-in-first-out queue that all feeds write to; a feed's own messages therefore arrive in the order it decided them,
 //! and an [`ToShard::Attached`] separates exactly what a client already got from what it is still to get.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::cursor::{Cursor, LastEventId};
 use crate::event::Event;
@@ -83,11 +84,76 @@ pub enum ToShard {
         /// Without a word.
         abruptly: bool,
     },
+    /// Who is connected?
+    Audience {
+        /// Of whom.
+        of: AudienceOf,
+        /// Where the answer goes.
+        reply: oneshot::Sender<Audience>,
+    },
     /// Close every stream, one by one across the window.
     Drain {
         /// How long that may take.
-        window: std::time::Duration,
+        window: Duration,
     },
+}
+
+/// Which connections are asked for; absent fields do not narrow.
+#[derive(Debug, Clone, Default)]
+pub struct AudienceOf {
+    /// Those of a user.
+    pub user: Option<String>,
+    /// Those that may hear a subject.
+    pub subject: Option<String>,
+    /// How many to name.
+    pub limit: usize,
+}
+
+/// Who is connected.
+#[derive(Debug, Default)]
+pub struct Audience {
+    /// How many.
+    pub total: usize,
+    /// How many of them hear what comes now, rather than catching up.
+    pub live: usize,
+    /// Some of them.
+    pub connections: Vec<ConnectionInfo>,
+}
+
+/// Time for every shard to say who is connected.
+const AUDIENCE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks every shard who is connected. `None` when one does not answer in time.
+pub async fn audience(shards: &[mpsc::Sender<ToShard>], of: &AudienceOf) -> Option<Audience> {
+    let mut all = Audience::default();
+    for shard in shards {
+        let (reply, answer) = oneshot::channel();
+        let ask = async {
+            shard.send(ToShard::Audience { of: of.clone(), reply }).await.ok()?;
+            answer.await.ok()
+        };
+        let theirs = tokio::time::timeout(AUDIENCE_PATIENCE, ask).await.ok().flatten()?;
+        all.total += theirs.total;
+        all.live += theirs.live;
+        all.connections.extend(theirs.connections);
+    }
+    all.connections.truncate(of.limit);
+    Some(all)
+}
+
+/// One connection, as an operator sees it.
+#[derive(Debug)]
+pub struct ConnectionInfo {
+    /// Its public id.
+    pub connection: uuid::Uuid,
+    /// Whose it is.
+    pub user: Option<String>,
+    /// Index of its route.
+    pub route: usize,
+    /// Whether it hears what comes now.
+    pub live: bool,
+    /// Bytes that wait for it.
+    pub queued_bytes: usize,
 }
 
 /// What clients of core subjects are told.
@@ -186,6 +252,8 @@ pub struct FeedStatus {
     ever_up: AtomicBool,
     up: AtomicBool,
     head: AtomicU64,
+    /// Since when it has been down, after having been up.
+    down_since: Mutex<Option<Instant>>,
 }
 
 impl FeedStatus {
@@ -199,6 +267,12 @@ impl FeedStatus {
         self.up.load(Ordering::Relaxed)
     }
 
+    /// Whether the feed is reading now, or has stopped no longer ago than `grace`.
+    pub fn is_up_within(&self, grace: Duration) -> bool {
+        let down_since = *self.down_since.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_up() || (self.ever_up() && down_since.is_some_and(|since| since.elapsed() < grace))
+    }
+
     /// The newest stream sequence read.
     pub fn head(&self) -> u64 {
         self.head.load(Ordering::Relaxed)
@@ -206,6 +280,8 @@ impl FeedStatus {
 
     /// The feed says how it is.
     pub fn set_up(&self, up: bool) {
+        let mut down_since = self.down_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *down_since = if up { None } else { down_since.or_else(|| Some(Instant::now())) };
         self.up.store(up, Ordering::Relaxed);
         if up {
             self.ever_up.store(true, Ordering::Relaxed);

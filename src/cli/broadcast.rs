@@ -2,6 +2,8 @@
 
 use super::exit::Exit;
 use super::options::{ConfigArgs, MessageArgs};
+use super::runtime::{publish_all, reach_line};
+use crate::publish;
 
 /// Options of `broadcast`.
 #[derive(Debug, Clone, clap::Args)]
@@ -18,7 +20,8 @@ pub struct Args {
 }
 
 /// Publishes to everybody.
-pub fn run(_args: &Args) -> Exit {
-    // wired in app.rs
-    super::not_wired("broadcast")
+pub fn run(args: &Args) -> Exit {
+    publish_all(&args.config, &args.message, args.data.as_deref(), async |client, config, message| {
+        publish::broadcast(&client, &config, &message).await.map(reach_line)
+    })
 }

@@ -1,5 +1,7 @@
 //! `sidestream check`: every fault of a configuration, without starting anything.
 
+mod connect;
+
 use std::collections::BTreeSet;
 
 use super::exit::Exit;
@@ -29,9 +31,7 @@ pub fn run(args: &Args) -> Exit {
     let streams = counted(streams(&loaded.config), "stream");
     let printed = super::print(&format!("configuration is valid: {routes}, {streams}\n"));
     if args.connect {
-        // wired in app.rs
-        eprintln!("check --connect is not part of this build: NATS was not asked");
-        return Exit::Unavailable;
+        return super::runtime::block_on(connect::run(&loaded.config));
     }
     printed
 }

@@ -1,10 +1,18 @@
 //! `sidestream dev`: one command to a working page. Loopback only, without TLS.
 
+use std::sync::Arc;
+
 use super::exit::Exit;
+use crate::app::{self, Running};
+use crate::config::Config;
+use crate::config::load::{self, Sources};
+use crate::dev::demo::Demo;
+use crate::dev::nats_server;
+use crate::server::listen::Inherited;
 
 /// Options of `dev`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  sidestream dev --port 8080\n  then open http://127.0.0.1:8080/?user=alice")]
+#[command(after_help = "Example:\n  sidestream dev --port 8080\n  then open http://127.0.0.1:8080/")]
 pub struct Args {
     /// Port on 127.0.0.1 for the page and the events; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
@@ -18,7 +26,96 @@ pub struct Args {
 }
 
 /// Runs until interrupted.
-pub fn run(_args: &Args) -> Exit {
-    // wired in app.rs
-    super::not_wired("dev")
+pub fn run(args: &Args) -> Exit {
+    super::runtime::block_on(async {
+        let options = nats_server::Options { url: args.nats.clone(), yes: args.yes };
+        let server = match nats_server::ensure(&options).await {
+            Ok(server) => server,
+            Err(error) => {
+                eprintln!("error: {error}");
+                return Exit::Unavailable;
+            }
+        };
+        if let Some(note) = &server.note {
+            eprintln!("note: {note}");
+        }
+        let exit = demonstrate(args.port, &server).await;
+        server.stop().await;
+        exit
+    })
+}
+
+async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
+    let config = match config(port, &server.url) {
+        Ok(config) => config,
+        Err(exit) => return exit,
+    };
+    if let Err(error) = crate::telemetry::log::start(&config.log) {
+        eprintln!("error: {error}");
+        return Exit::Config;
+    }
+    let demo = Arc::new(Demo::default());
+    let running = match app::start(config, &Inherited::default(), Some(demo.clone())).await {
+        Ok(running) => running,
+        Err(error) => return super::serve::start_failed(&error),
+    };
+    demo.started(running.control.clone(), running.state.clone());
+    match super::print(&welcome(&running, server)) {
+        Exit::Ok => super::serve::until_stopped(running).await,
+        exit => exit,
+    }
+}
+
+/// The demonstration's whole configuration.
+fn config(port: u16, nats: &str) -> Result<Config, Exit> {
+    let nats = toml::Value::from(nats);
+    let text = format!(
+        r#"
+        [server]
+        listen = ["127.0.0.1:{port}"]
+        drain_window = "1ms"
+        [admin]
+        listen = "127.0.0.1:0"
+        [nats]
+        servers = [{nats}]
+        [log]
+        level = "warn"
+        [[stream]]
+        name = "EVENTS"
+        subjects = ["events.>"]
+        create = true
+        max_age = "1h"
+        max_bytes = "64MiB"
+        [[route]]
+        path = "/events"
+        stream = "EVENTS"
+        subjects = ["events.user.{{user}}.>", "events.broadcast.>"]
+        "#
+    );
+    match load::load_text("sidestream dev", &text, &Sources::default()) {
+        Ok(loaded) => Ok(loaded.config),
+        Err(report) => {
+            eprintln!("{report}");
+            Err(Exit::from(&report))
+        }
+    }
+}
+
+fn welcome(running: &Running, server: &nats_server::Server) -> String {
+    let address = running.public.first().map(ToString::to_string).unwrap_or_default();
+    let nats = &server.url;
+    let whose = if server.child.is_some() { "started for this demonstration" } else { "already running" };
+    format!(
+        "sidestream {version} on NATS {nats_version} at {nats} ({whose})\n\n\
+         \x20 page     http://{address}/\n\
+         \x20 stream   http://{address}/events?user=alice\n\
+         \x20 metrics  http://{admin}/metrics\n\n\
+         Two lines to try in another terminal:\n\
+         \x20 curl -N 'http://{address}/events?user=alice'\n\
+         \x20 sidestream notify alice 'hello alice' --set 'nats.servers=[\"{nats}\"]'\n\n\
+         Ctrl-C ends it.\n",
+        version = env!("CARGO_PKG_VERSION"),
+        nats_version = server.version,
+        admin = running.admin.0,
+    )
 }

@@ -2,6 +2,8 @@
 
 use super::exit::Exit;
 use super::options::{ConfigArgs, MessageArgs};
+use super::runtime::{publish_all, reach_line};
+use crate::publish;
 
 /// Options of `notify`.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +22,8 @@ pub struct Args {
 }
 
 /// Publishes to one user.
-pub fn run(_args: &Args) -> Exit {
-    // wired in app.rs
-    super::not_wired("notify")
+pub fn run(args: &Args) -> Exit {
+    publish_all(&args.config, &args.message, args.data.as_deref(), async |client, config, message| {
+        publish::notify(&client, &config, &args.user, &message).await.map(reach_line)
+    })
 }

@@ -1,7 +1,11 @@
 //! `sidestream publish`: publishes to one subject and prints where JetStream stored it.
 
+use serde_json::json;
+
 use super::exit::Exit;
 use super::options::{ConfigArgs, MessageArgs};
+use super::runtime::publish_all;
+use crate::publish;
 
 /// Options of `publish`.
 #[derive(Debug, Clone, clap::Args)]
@@ -22,7 +26,12 @@ pub struct Args {
 }
 
 /// Publishes.
-pub fn run(_args: &Args) -> Exit {
-    // wired in app.rs
-    super::not_wired("publish")
+pub fn run(args: &Args) -> Exit {
+    let subject = &args.subject;
+    publish_all(&args.config, &args.message, args.data.as_deref(), async |client, _, message| {
+        let stored = publish::publish(&client, subject, &message).await?;
+        // Outside any stream nothing acknowledges: both are null.
+        let (stream, seq) = stored.map(|stored| (stored.stream, stored.seq)).unzip();
+        Ok(json!({"stream": stream, "seq": seq}).to_string())
+    })
 }

@@ -1,10 +1,15 @@
 //! `sidestream serve`: runs until it is told to stop. The parts are built elsewhere; this is the command line of it.
 
 use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use super::options::ConfigArgs;
+use crate::app::{self, Running, StartError};
 use crate::config::load::Sources;
+use crate::feed::connection::ConnectError;
+use crate::server::listen::{Address, Inherited};
+use crate::telemetry;
 
 /// Options of `serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -46,9 +51,74 @@ impl Args {
 
 /// Runs the server.
 pub fn run(args: &Args) -> Exit {
-    // wired in app.rs
-    match super::options::load_or_report(&args.sources()) {
-        Ok(_) => super::not_wired("serve"),
-        Err(exit) => exit,
+    let loaded = match super::options::load_or_report(&args.sources()) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    if let Err(error) = telemetry::log::start(&loaded.config.log) {
+        eprintln!("error: {error}");
+        return Exit::Config;
     }
+    let inherited = Inherited::take();
+    super::runtime::block_on(async move {
+        match app::start(loaded.config, &inherited, None).await {
+            Ok(running) => until_stopped(running).await,
+            Err(error) => start_failed(&error),
+        }
+    })
+}
+
+/// Says why the process cannot start.
+pub(super) fn start_failed(error: &StartError) -> Exit {
+    eprintln!("error: {error}");
+    match error {
+        StartError::Listen(_) | StartError::Thread(_) => Exit::Os,
+        StartError::Tls(_) => Exit::Config,
+        StartError::Nats(ConnectError::Credentials(_)) => Exit::NoInput,
+        StartError::Nats(ConnectError::SecretNotText) => Exit::Config,
+        StartError::Nats(_) => Exit::Unavailable,
+        StartError::FeedEnded => Exit::Internal,
+    }
+}
+
+/// Serves until a signal: the first drains, a second ends at once. A thread that ends takes the process with it.
+pub(super) async fn until_stopped(running: Running) -> Exit {
+    let Running { public, admin: (admin_address, admin), state, mut ended, .. } = running;
+    for address in &public {
+        tracing::info!(listener = "public", %address, "Listening");
+    }
+    tracing::info!(listener = "admin", address = %admin_address, "Listening");
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        tracing::error!("Signals cannot be handled");
+        return Exit::Os;
+    };
+    tokio::spawn(crate::admin::serve(admin, state.clone()));
+    // Without a service manager there is nobody to tell.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    loop {
+        tokio::select! {
+            thread = ended.recv() => {
+                tracing::error!(thread = thread.unwrap_or("unknown"), "Thread ended; the process ends with it");
+                return Exit::Internal;
+            }
+            _ = hangup.recv() => tracing::warn!("SIGHUP: this version cannot reload; restart to apply a new configuration"),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    tracing::info!(connections = state.connections(), window = ?state.config.server.drain_window, "Draining");
+    tokio::select! {
+        () = state.drain() => {}
+        _ = terminate.recv() => tracing::warn!("Second signal: ending at once"),
+        _ = interrupt.recv() => tracing::warn!("Second signal: ending at once"),
+    }
+    for address in public.iter().chain([&admin_address]) {
+        if let Address::Unix(path) = address {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Exit::Ok
 }

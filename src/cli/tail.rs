@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::exit::Exit;
 use super::options::parse_header;
 use crate::config::units::parse_duration;
+use crate::tail::{self, Options, Outcome, TailError};
 
 /// Options of `tail`.
 #[derive(Debug, Clone, clap::Args)]
@@ -32,7 +33,36 @@ pub struct Args {
 }
 
 /// Reads until told to stop.
-pub fn run(_args: &Args) -> Exit {
-    // wired in app.rs
-    super::not_wired("tail")
+pub fn run(args: &Args) -> Exit {
+    let options = Options {
+        url: args.url.clone(),
+        headers: args.headers.iter().map(|(name, value)| format!("{name}: {value}")).collect(),
+        last_event_id: args.last_event_id.clone(),
+        json: args.json,
+        exit_after: args.exit_after,
+        timeout: args.timeout,
+    };
+    super::runtime::block_on(async {
+        match tail::run(options, &mut std::io::stdout()).await {
+            Ok(Outcome::Counted | Outcome::OutputClosed | Outcome::NoContent) => Exit::Ok,
+            Ok(Outcome::TimedOut) => {
+                eprintln!("timed out");
+                // Without a count to reach, the time is simply over.
+                if args.exit_after.is_some() { Exit::Unavailable } else { Exit::Ok }
+            }
+            Err(error) => {
+                eprintln!("error: {error}");
+                failed(&error)
+            }
+        }
+    })
+}
+
+fn failed(error: &TailError) -> Exit {
+    match error {
+        TailError::Url { .. } | TailError::Header(_) | TailError::LastEventId => Exit::Usage,
+        TailError::Refused { status: 401 | 403, .. } => Exit::NoPermission,
+        TailError::Output(_) => Exit::Os,
+        _ => Exit::Unavailable,
+    }
 }

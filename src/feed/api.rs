@@ -141,6 +141,38 @@ pub async fn stream_info(client: &Client, stream: &str) -> Result<StreamInfo, Ap
     request(client, format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new()).await
 }
 
+/// The name of the stream that captures a subject, if any.
+pub async fn stream_of(client: &Client, subject: &str) -> Result<Option<String>, ApiError> {
+    #[derive(Deserialize)]
+    struct Names {
+        #[serde(default)]
+        streams: Option<Vec<String>>,
+    }
+    let body = json!({ "subject": subject }).to_string();
+    let names: Names = request(client, "$JS.API.STREAM.NAMES".to_owned(), body.into()).await?;
+    Ok(names.streams.unwrap_or_default().into_iter().next())
+}
+
+/// Where JetStream stored a message.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Stored {
+    /// The stream.
+    pub stream: String,
+    /// The sequence.
+    pub seq: u64,
+}
+
+/// Publishes to a subject that a stream captures, and waits for the acknowledgement.
+pub async fn publish(
+    client: &Client,
+    subject: String,
+    headers: async_nats::HeaderMap,
+    payload: Bytes,
+) -> Result<Stored, ApiError> {
+    let sent = client.request_with_headers(subject, headers, payload).await;
+    read(&sent.map_err(unanswered)?)
+}
+
 /// Creates a stream as `[[stream]]` describes it.
 pub async fn stream_create(client: &Client, stream: &config::Stream) -> Result<StreamInfo, ApiError> {
     let nanos = u64::try_from(stream.max_age.as_nanos()).unwrap_or(u64::MAX);
@@ -215,10 +247,18 @@ async fn message(client: &Client, stream: &str, body: serde_json::Value) -> Resu
 }
 
 async fn request<T: for<'a> Deserialize<'a>>(client: &Client, subject: String, body: Bytes) -> Result<T, ApiError> {
-    let answer = client.request(subject, body).await.map_err(|error| match error.kind() {
+    read(&client.request(subject, body).await.map_err(unanswered)?)
+}
+
+#[allow(clippy::needless_pass_by_value)] // the shape of `map_err`
+fn unanswered(error: async_nats::RequestError) -> ApiError {
+    match error.kind() {
         async_nats::RequestErrorKind::NoResponders => ApiError::NoJetStream,
         _ => ApiError::Unanswered(error.to_string()),
-    })?;
+    }
+}
+
+fn read<T: for<'a> Deserialize<'a>>(answer: &async_nats::Message) -> Result<T, ApiError> {
     // JSON with a subject that is not UTF-8 would not be read at all; the server's encoder has replaced such bytes.
     let text = String::from_utf8_lossy(&answer.payload);
     if let Some(failure) = serde_json::from_str::<Failed>(&text)?.error {

@@ -60,6 +60,8 @@ pub struct Link {
     pub losses: u64,
     /// How often a subscription overflowed.
     pub overflows: u64,
+    /// How often the server refused a subject.
+    pub denials: u64,
 }
 
 /// A client together with its state.
@@ -116,7 +118,13 @@ fn observe(link: &watch::Sender<Link>, event: &Event) {
             l.losses += 1;
         }),
         Event::SlowConsumer(_) => link.send_modify(|l| l.overflows += 1),
-        Event::ServerError(error) => tracing::warn!(%error, "NATS server error"),
+        Event::ServerError(error) => {
+            // Said in words only; async-nats has no variant for it.
+            if error.to_string().to_ascii_lowercase().contains("permissions violation") {
+                link.send_modify(|l| l.denials += 1);
+            }
+            tracing::warn!(%error, "NATS server error");
+        }
         Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
         Event::LameDuckMode => tracing::info!("NATS server announces its shutdown"),
         Event::Draining | Event::Closed => {}

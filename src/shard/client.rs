@@ -17,7 +17,7 @@ use super::{Membership, Shard};
 use crate::cursor::LastEventId;
 use crate::frame::notice::{self, ByeCode, Resume};
 use crate::frame::{EMPTY_CHUNK, Frame};
-use crate::link::{Opening, Ticket};
+use crate::link::{ConnectionInfo, Opening, Ticket};
 use crate::route::Grant;
 use crate::server::socket::Transport;
 use crate::telemetry::metrics::{CloseReason, Protocol};
@@ -85,7 +85,7 @@ pub struct Client {
     blocked_since: Cell<Option<u64>>,
     end: Cell<Option<(u64, ByeCode)>>,
     closing: Cell<Option<Closing>>,
-    _permit: crate::limit::Permit,
+    permit: crate::limit::Permit,
 }
 
 /// How far a client is.
@@ -134,7 +134,7 @@ impl Client {
             blocked_since: Cell::new(None),
             end: Cell::new(None),
             closing: Cell::new(None),
-            _permit: spec.permit,
+            permit: spec.permit,
         };
         if let Some(expires_in) = spec.expires_in {
             client.end_by(now + super::millis(expires_in), ByeCode::Expired);
@@ -150,6 +150,26 @@ impl Client {
     /// Whether it hears what comes from its stream.
     pub fn is_live(&self) -> bool {
         self.phase.get() == Phase::Live
+    }
+
+    /// Whose it is.
+    pub fn user(&self) -> Option<&str> {
+        self.permit.user()
+    }
+
+    /// Whether its grant covers a subject.
+    pub fn may_hear(&self, subject: &str) -> bool {
+        self.grant.stream().iter().chain(self.grant.live()).any(|pattern| pattern.matches(subject))
+    }
+
+    pub(super) fn info(&self) -> ConnectionInfo {
+        ConnectionInfo {
+            connection: self.connection,
+            user: self.user().map(str::to_owned),
+            route: self.route,
+            live: self.is_live(),
+            queued_bytes: self.output.borrow().backlog_bytes(),
+        }
     }
 
     fn is_listening(&self) -> bool {

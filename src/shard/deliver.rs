@@ -17,7 +17,7 @@ use super::{Members, Shard};
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::frame::notice::{self, ByeCode, Gap, GapReason};
-use crate::link::{LiveNotice, StreamRequest, ToShard};
+use crate::link::{Audience, AudienceOf, LiveNotice, StreamRequest, ToShard};
 use crate::subject::Pattern;
 use crate::telemetry::metrics::{CloseReason, Protocol};
 
@@ -113,6 +113,9 @@ impl Shard {
                 }
             }
             ToShard::Kick { connection, abruptly } => self.kick(connection, abruptly),
+            ToShard::Audience { of, reply } => {
+                let _ = reply.send(self.audience(&of));
+            }
             ToShard::Drain { window } => self.begin_drain(window),
         }
     }
@@ -201,6 +204,22 @@ impl Shard {
             Some(client) => self.bye(&client, ByeCode::Kicked, CloseReason::Kicked),
             None => {}
         }
+    }
+
+    fn audience(&self, of: &AudienceOf) -> Audience {
+        let mut audience = Audience::default();
+        for (_, client) in &*self.clients.borrow() {
+            let is_theirs = of.user.is_none() || of.user.as_deref() == client.user();
+            if !is_theirs || !of.subject.as_ref().is_none_or(|subject| client.may_hear(subject)) {
+                continue;
+            }
+            audience.total += 1;
+            audience.live += usize::from(client.is_live());
+            if audience.connections.len() < of.limit {
+                audience.connections.push(client.info());
+            }
+        }
+        audience
     }
 
     async fn write_dirty(&self) {

@@ -34,6 +34,7 @@ impl Shard {
 
     fn sweep(&self, part: usize) {
         let now = self.now();
+        self.metrics.swept.set(now);
         let mut heartbeats = Heartbeats { per_stream: vec![None; self.streams.len()], plain: None };
         let slots = self.clients.borrow().capacity();
         for slot in (part..slots).step_by(PARTS) {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use metrics::{Label, Unit};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -145,6 +145,9 @@ pub struct ShardMetrics {
     pub handshakes_failed: Number,
     /// Panics of connection tasks that were contained.
     pub panics: Number,
+    /// When the clients were last swept, in milliseconds since the shard began; with `began` it tells a stuck shard.
+    pub swept: Number,
+    began: Instant,
     routes: Box<[RouteMetrics]>,
     refused: [Number; Refused::ALL.len()],
 }
@@ -205,6 +208,8 @@ impl ShardMetrics {
             peers_refused: Number::default(),
             handshakes_failed: Number::default(),
             panics: Number::default(),
+            swept: Number::default(),
+            began: Instant::now(),
             routes: (0..routes).map(|_| RouteMetrics::default()).collect(),
             refused: Default::default(),
         }
@@ -252,6 +257,13 @@ impl Metrics {
             streams,
             started: SystemTime::now(),
         }
+    }
+
+    /// How long the shard that swept its clients longest ago has not done it.
+    pub fn longest_since_sweep(&self) -> Duration {
+        let since =
+            |shard: &Arc<ShardMetrics>| shard.began.elapsed().saturating_sub(Duration::from_millis(shard.swept.get()));
+        self.shards.iter().map(since).max().unwrap_or_default()
     }
 
     fn sum(&self, number: impl Fn(&ShardMetrics) -> u64) -> u64 {

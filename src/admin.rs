@@ -1,0 +1,167 @@
+//! The admin listener: health, metrics, version and who is connected, on its own address.
+//!
+//! `/livez` never asks NATS: restarting a sidecar because NATS blinked would only add a storm. `/readyz` does, with a grace.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::app::State;
+use crate::link::{self, Audience, AudienceOf};
+use crate::server::listen::Bound;
+
+/// NATS may be away this long before the sidecar stops being ready.
+const NATS_GRACE: Duration = Duration::from_secs(30);
+/// A shard that has not swept its clients for this long is stuck.
+const SHARD_SILENCE_MAX: Duration = Duration::from_secs(10);
+/// Connections named in one answer of `/connections`.
+const CONNECTIONS_LISTED_MAX: usize = 100;
+/// Time for a request head, and for an idle connection.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Serves until the listener fails for good.
+pub async fn serve(bound: Bound, state: Arc<State>) -> io::Result<()> {
+    match bound {
+        Bound::Tcp(tcp) => {
+            let listener = TcpListener::from_std(tcp)?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => connection(stream, state.clone()),
+                    Err(error) => pause(&error).await,
+                }
+            }
+        }
+        Bound::Unix(unix) => {
+            let listener = UnixListener::from_std(unix)?;
+            loop {
+                match listener.accept().await {
+                    Ok((stream, _)) => connection(stream, state.clone()),
+                    Err(error) => pause(&error).await,
+                }
+            }
+        }
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "Admin listener pauses");
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}
+
+fn connection<S>(stream: S, state: Arc<State>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |request| answer(request, state.clone()));
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "Admin connection ended");
+        }
+    });
+}
+
+async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Ok(response);
+    }
+    let query = request.uri().query().unwrap_or_default();
+    Ok(match request.uri().path() {
+        "/livez" | "/healthz" => livez(&state),
+        "/readyz" => readyz(&state, query),
+        "/metrics" => metrics(&state),
+        "/version" => json_body(StatusCode::OK, &version()),
+        "/connections" => connections(&state, query).await,
+        _ => text(StatusCode::NOT_FOUND, "not found; there are /livez /readyz /metrics /version /connections\n"),
+    })
+}
+
+/// What is running, as `/version` and `sidestream version --json` say it.
+pub fn version() -> serde_json::Value {
+    json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "crypto": "aws-lc-rs"})
+}
+
+fn livez(state: &State) -> Response<Full<Bytes>> {
+    let stuck = state.metrics.longest_since_sweep() > SHARD_SILENCE_MAX;
+    if stuck { text(StatusCode::SERVICE_UNAVAILABLE, "a shard is stuck\n") } else { text(StatusCode::OK, "ok\n") }
+}
+
+fn readyz(state: &State, query: &str) -> Response<Full<Bytes>> {
+    let mut checks = vec![("draining".to_owned(), !state.is_draining())];
+    for (name, feed) in state.config.routes.streams.iter().zip(&state.feeds.streams) {
+        checks.push((format!("stream {name}"), feed.status.is_up_within(NATS_GRACE)));
+    }
+    checks.push(("core subjects".to_owned(), state.feeds.live.status.is_up_within(NATS_GRACE)));
+    let ready = checks.iter().all(|(_, good)| *good);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")) {
+        return text(status, if ready { "ready\n" } else { "not ready; see /readyz?verbose\n" });
+    }
+    let lines: String =
+        checks.iter().map(|(name, good)| format!("{} {name}\n", if *good { "ok    " } else { "not ok" })).collect();
+    text(status, &lines)
+}
+
+fn metrics(state: &State) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, &state.metrics.render());
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response
+}
+
+/// `?user=` and `?subject=` narrow it: the connections of a user, or those that would hear a subject.
+async fn connections(state: &State, query: &str) -> Response<Full<Bytes>> {
+    let mut of = AudienceOf { limit: CONNECTIONS_LISTED_MAX, ..AudienceOf::default() };
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*name {
+            "user" => of.user = Some(value.into_owned()),
+            "subject" => of.subject = Some(value.into_owned()),
+            _ => {}
+        }
+    }
+    match link::audience(&state.shards, &of).await {
+        Some(audience) => json_body(StatusCode::OK, &listed(&audience)),
+        None => text(StatusCode::SERVICE_UNAVAILABLE, "a shard did not answer in time\n"),
+    }
+}
+
+fn listed(audience: &Audience) -> serde_json::Value {
+    let connections: Vec<_> = audience
+        .connections
+        .iter()
+        .map(|c| json!({"connection": c.connection.to_string(), "user": c.user, "route": c.route, "live": c.live, "queued_bytes": c.queued_bytes}))
+        .collect();
+    json!({"total": audience.total, "live": audience.live, "connections": connections})
+}
+
+fn json_body(status: StatusCode, value: &serde_json::Value) -> Response<Full<Bytes>> {
+    let mut response = text(status, &format!("{value}\n"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+fn text(status: StatusCode, body: &str) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body.to_owned()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}

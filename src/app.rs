@@ -1,0 +1,282 @@
+//! Builds every part from the configuration, binds sockets, then starts threads; gives back the addresses that were bound.
+//!
+//! The only file that knows all the others. Threads: one per shard, one for the feeds, and the caller's own for signals and
+//! the admin listener. A thread that ends takes the process with it: half a server is worse than one that is restarted.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{Config, Limits};
+use crate::feed::{self, Feeds, SHARDS_MAX};
+use crate::http::{Context, Front};
+use crate::limit::Limiter;
+use crate::link::{SHARD_QUEUE_MESSAGES, ToShard};
+use crate::server::accept::Acceptor;
+use crate::server::listen::{self, Address, Bound, Group, Inherited, ListenError};
+use crate::server::tls::{self, TlsError};
+use crate::shard::output::Bounds;
+use crate::shard::{Settings, Shard};
+use crate::telemetry::metrics::{Metrics, ShardMetrics};
+
+/// Connections of one shard that have not become streams yet; past it accepting waits.
+const PENDING_MAX: usize = 4096;
+/// Descriptors that are not connections: listeners, NATS, runtimes, files, and what accepting needs before it can refuse.
+const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// Why the process could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address could not be bound.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// TLS could not be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// NATS could not even be tried.
+    #[error(transparent)]
+    Nats(#[from] feed::connection::ConnectError),
+    /// A thread or runtime could not be made.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[from] io::Error),
+    /// The feed thread ended while starting.
+    #[error("the feed thread has ended")]
+    FeedEnded,
+}
+
+/// A running sidecar.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the public listener listens.
+    pub public: Vec<Address>,
+    /// The bound admin listener and its address.
+    pub admin: (Address, Bound),
+    /// What the parts say of themselves.
+    pub state: Arc<State>,
+    /// The NATS connection for requests and publishing.
+    pub control: async_nats::Client,
+    /// Tells of a thread that has ended.
+    pub ended: mpsc::Receiver<&'static str>,
+}
+
+/// What the admin listener and signals see of the process.
+#[derive(Debug)]
+pub struct State {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// Every number.
+    pub metrics: Arc<Metrics>,
+    /// The feeds' status.
+    pub feeds: Feeds,
+    /// The way to every shard.
+    pub shards: Vec<mpsc::Sender<ToShard>>,
+    draining: AtomicBool,
+}
+
+impl State {
+    /// Whether streams are being closed for shutdown.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Event streams open now.
+    pub fn connections(&self) -> u64 {
+        self.metrics.shards.iter().map(|shard| shard.connections.get()).sum()
+    }
+
+    /// Closes all streams one by one across the drain window. Returns when none is left, at the latest two seconds after
+    /// the window.
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        let window = self.config.server.drain_window;
+        for shard in &self.shards {
+            let _ = shard.send(ToShard::Drain { window }).await;
+        }
+        let empty = async {
+            while self.connections() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(window + Duration::from_secs(2), empty).await;
+    }
+}
+
+/// Starts everything. Must be called on a runtime; the feeds and shards get threads and runtimes of their own.
+pub async fn start(
+    config: Config,
+    inherited: &Inherited,
+    front: Option<Arc<dyn Front>>,
+) -> Result<Running, StartError> {
+    // async-nats builds its TLS configuration from the process's default provider. A second call changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let config = Arc::new(config);
+    let shard_count = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
+    let tls = config.server.tls.as_ref().map(tls::load).transpose()?;
+    let unsent = config.limits.unsent_buffer;
+    let groups = config
+        .server
+        .listen
+        .iter()
+        .map(|listen| listen::bind(listen, shard_count, unsent, inherited))
+        .collect::<Result<Vec<_>, _>>()?;
+    let admin = bind_admin(&config, inherited)?;
+
+    let (feeds, unstarted) = feed::channels(&config);
+    let metrics = Arc::new(metrics(&config, &feeds, shard_count));
+    let (queues, queue_ends): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| mpsc::channel(SHARD_QUEUE_MESSAGES)).unzip();
+    let (alive, ended) = mpsc::channel(1);
+    let control = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
+    let public = groups.iter().map(|group| group.address.clone()).collect();
+    let limiter = Limiter::new(within_descriptors(config.limits.clone()));
+    let mut listeners = by_shard(groups, shard_count);
+    for (index, queue) in queue_ends.into_iter().enumerate() {
+        let seed = ShardSeed {
+            index,
+            config: config.clone(),
+            feeds: feeds.clone(),
+            metrics: metrics.shards[index].clone(),
+            limiter: limiter.clone(),
+            front: front.clone(),
+            tls: tls.clone(),
+            listeners: std::mem::take(&mut listeners[index]),
+            queue,
+        };
+        spawn("shard", &alive, move || seed.run())?;
+    }
+    let state = State { config, metrics, feeds, shards: queues, draining: AtomicBool::new(false) };
+    Ok(Running { public, admin, state: Arc::new(state), control, ended })
+}
+
+fn bind_admin(config: &Config, inherited: &Inherited) -> Result<(Address, Bound), StartError> {
+    let mut group = listen::bind(&config.admin.listen, 1, config.limits.unsent_buffer, inherited)?;
+    let bound = group.listeners.pop().expect("one listener was asked for");
+    Ok((group.address, bound))
+}
+
+fn metrics(config: &Config, feeds: &Feeds, shards: usize) -> Metrics {
+    let routes = config.routes.routes.iter().map(|route| route.path.as_str().to_owned()).collect();
+    let statuses = feeds.streams.iter().map(|feed| feed.status.clone());
+    Metrics::new(shards, routes, config.routes.streams.iter().cloned().zip(statuses).collect())
+}
+
+/// Turns one group per address into one list of listeners per shard.
+fn by_shard(groups: Vec<Group>, shards: usize) -> Vec<Vec<Bound>> {
+    let mut lists: Vec<Vec<Bound>> = (0..shards).map(|_| Vec::new()).collect();
+    for group in groups {
+        for (list, listener) in lists.iter_mut().zip(group.listeners) {
+            list.push(listener);
+        }
+    }
+    lists
+}
+
+/// Raises the soft limit on descriptors and never promises more connections than it allows.
+fn within_descriptors(mut limits: Limits) -> Limits {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return limits };
+    let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    if limits.connections > room {
+        tracing::warn!(limit = room, configured = limits.connections, "limits.connections lowered to fit LimitNOFILE");
+        limits.connections = room;
+    }
+    limits
+}
+
+async fn start_feeds(
+    config: &Arc<Config>,
+    unstarted: feed::Unstarted,
+    queues: &[mpsc::Sender<ToShard>],
+    metrics: &Arc<Metrics>,
+    alive: &mpsc::Sender<&'static str>,
+) -> Result<async_nats::Client, StartError> {
+    let (config, queues, metrics) = (config.clone(), queues.to_vec(), metrics.feed.clone());
+    let (started, result) = oneshot::channel();
+    spawn("feed", alive, move || {
+        local_runtime()?.block_on(async {
+            let _ = started.send(feed::start(&config, unstarted, &queues, &metrics).await);
+            std::future::pending::<()>().await;
+        });
+        Ok(())
+    })?;
+    Ok(result.await.map_err(|_| StartError::FeedEnded)??)
+}
+
+/// What a shard's thread is made of.
+struct ShardSeed {
+    index: usize,
+    config: Arc<Config>,
+    feeds: Feeds,
+    metrics: Arc<ShardMetrics>,
+    limiter: Arc<Limiter>,
+    front: Option<Arc<dyn Front>>,
+    tls: Option<Arc<ServerConfig>>,
+    listeners: Vec<Bound>,
+    queue: mpsc::Receiver<ToShard>,
+}
+
+impl ShardSeed {
+    fn run(self) -> io::Result<()> {
+        let settings = settings(&self.config);
+        local_runtime()?.block_on(async move {
+            let shard = Shard::new(self.index, settings, self.feeds, self.metrics);
+            let context = std::rc::Rc::new(Context {
+                config: self.config,
+                shard: shard.clone(),
+                limiter: self.limiter,
+                front: self.front,
+            });
+            for listener in self.listeners {
+                // Only TCP is secured: who may open a unix socket is decided by its mode and the peer's uid.
+                let tls = if matches!(listener, Bound::Tcp(_)) { self.tls.clone() } else { None };
+                let acceptor = Acceptor::new(context.clone(), tls, PENDING_MAX);
+                tokio::task::spawn_local(acceptor.run(listener));
+            }
+            shard.run(self.queue).await;
+        });
+        Ok(())
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        bounds: Bounds { bytes: config.limits.queue_bytes, frames: config.limits.queue_events },
+        write_timeout: config.limits.write_timeout,
+        heartbeat: config.heartbeat.interval,
+        heartbeat_event: config.heartbeat.event,
+        max_age: config.server.max_age,
+    }
+}
+
+fn local_runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}
+
+/// A thread whose end, by return or panic, is told.
+fn spawn(
+    name: &'static str,
+    alive: &mpsc::Sender<&'static str>,
+    run: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<()> {
+    struct Tell(&'static str, mpsc::Sender<&'static str>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            // Full: somebody has told already.
+            let _ = self.1.try_send(self.0);
+        }
+    }
+    let tell = Tell(name, alive.clone());
+    std::thread::Builder::new().name(format!("sidestream-{name}")).spawn(move || {
+        let tell = tell;
+        if let Err(error) = run() {
+            tracing::error!(thread = tell.0, %error, "Thread failed");
+        }
+    })?;
+    Ok(())
+}

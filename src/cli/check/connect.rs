@@ -1,0 +1,177 @@
+//! `check --connect`: whether the NATS server is one the configuration will work on.
+//!
+//! Reachable, its version, each stream there with `limits` retention and capturing what the routes name, and the
+//! permissions the feed needs, each tried as the feed would use it.
+
+use std::time::Duration;
+
+use async_nats::Client;
+use bytes::Bytes;
+
+use crate::cli::exit::Exit;
+use crate::cli::runtime;
+use crate::config::Config;
+use crate::feed::api::{self, ApiError, StreamInfo};
+use crate::feed::connection::Connection;
+use crate::subject::Pattern;
+
+/// Versions from which on every known security fault is mended (requirement R58).
+const PATCHED: [(u32, u32, u32); 3] = [(2, 11, 17), (2, 12, 12), (2, 14, 3)];
+/// Time for the server to complain of a permission after a round trip.
+const COMPLAINT: Duration = Duration::from_millis(200);
+
+/// What was found; lines go to standard output, faults to standard error.
+#[derive(Default)]
+struct Findings {
+    worst: Option<Exit>,
+}
+
+impl Findings {
+    fn fault(&mut self, exit: Exit, text: &str) {
+        eprintln!("error: {text}");
+        self.worst.get_or_insert(exit);
+    }
+}
+
+/// Checks everything and reports all of it.
+pub(super) async fn run(config: &Config) -> Exit {
+    let connection = match runtime::connect(&config.nats).await {
+        Ok(connection) => connection,
+        Err(exit) => return exit,
+    };
+    let version = connection.client.server_info().version;
+    println!("NATS {version} is reachable");
+    if is_outdated(&version) {
+        eprintln!("warning: NATS {version} has known security faults; 2.11.17, 2.12.12, 2.14.3 and newer have not");
+    }
+    let mut findings = Findings::default();
+    for (index, stream) in config.routes.streams.iter().enumerate() {
+        let info = match api::stream_info(&connection.client, stream).await {
+            Ok(info) => info,
+            Err(error) => {
+                no_info(&mut findings, config, stream, &error);
+                continue;
+            }
+        };
+        println!(
+            "stream {stream}: {} messages, {} to {}",
+            info.state.messages, info.state.first_seq, info.state.last_seq
+        );
+        captures(&mut findings, config, index, stream, &info);
+        permissions(&mut findings, &connection, stream, &info).await;
+    }
+    findings.worst.unwrap_or(Exit::Ok)
+}
+
+fn no_info(findings: &mut Findings, config: &Config, stream: &str, error: &ApiError) {
+    let created = config.streams.iter().any(|s| s.name == stream && s.create);
+    match error {
+        error if error.is_not_found() && created => println!("stream {stream}: will be created"),
+        error if error.is_not_found() => findings.fault(
+            Exit::Config,
+            &format!("stream {stream} does not exist; create it, or set create = true in its [[stream]]"),
+        ),
+        ApiError::Unanswered(_) => {
+            let text = format!(
+                "stream {stream}: no answer; the account needs permission to publish to $JS.API.STREAM.INFO.{stream}"
+            );
+            findings.fault(Exit::NoPermission, &text);
+        }
+        error => findings.fault(Exit::Unavailable, &format!("stream {stream}: {error}")),
+    }
+}
+
+/// Retention, and whether what the routes name is stored there at all.
+fn captures(findings: &mut Findings, config: &Config, index: usize, stream: &str, info: &StreamInfo) {
+    if info.config.retention != "limits" {
+        let text = format!("stream {stream} has retention `{}`; only `limits` can be replayed", info.config.retention);
+        findings.fault(Exit::Config, &text);
+    }
+    let stored: Vec<Pattern> = info.config.subjects.iter().filter_map(|s| Pattern::parse(s).ok()).collect();
+    for route in config.routes.routes.iter().filter(|route| route.stream == Some(index)) {
+        for template in &route.subjects {
+            let widest = template.widest();
+            let place = format!("route {}: `{}`", route.path.as_str(), template.as_str());
+            if stored.iter().any(|s| s.contains(&widest)) {
+                continue;
+            }
+            if stored.iter().any(|s| s.overlaps(&widest)) {
+                eprintln!("warning: {place} is stored only in part by stream {stream} {:?}", info.config.subjects);
+            } else {
+                let text = format!("{place} is not stored by stream {stream}, which has {:?}", info.config.subjects);
+                findings.fault(Exit::Config, &text);
+            }
+        }
+    }
+}
+
+/// Opens a consumer as the feed does, and tries the sign the server waits for under load.
+async fn permissions(findings: &mut Findings, connection: &Connection, stream: &str, info: &StreamInfo) {
+    let client = &connection.client;
+    let inbox = client.new_inbox();
+    let Ok(_messages) = client.subscribe(inbox.clone()).await else {
+        return findings.fault(Exit::Unavailable, "the subscription for the feed failed");
+    };
+    match api::consumer_create(client, stream, &inbox, info.state.last_seq + 1).await {
+        Ok(consumer) => {
+            api::consumer_delete(client, stream, &consumer.name).await;
+            println!("stream {stream}: a consumer can be created");
+        }
+        Err(ApiError::Unanswered(_)) => {
+            let text =
+                format!("stream {stream}: the account needs permission to publish to $JS.API.CONSUMER.CREATE.{stream}");
+            findings.fault(Exit::NoPermission, &text);
+        }
+        Err(error) => findings.fault(Exit::Config, &format!("stream {stream}: no consumer can be created: {error}")),
+    }
+    if is_denied(connection, format!("$JS.FC.{stream}.sidestream.check")).await {
+        let text = format!(
+            "stream {stream}: the account needs permission to publish to $JS.FC.{stream}.>, or the feed stalls under load"
+        );
+        findings.fault(Exit::NoPermission, &text);
+    }
+    if let Err(ApiError::Unanswered(_)) = api::message_at(client, stream, info.state.last_seq.max(1)).await {
+        let text =
+            format!("stream {stream}: the account needs permission to publish to $JS.API.STREAM.MSG.GET.{stream}");
+        findings.fault(Exit::NoPermission, &text);
+    }
+}
+
+/// Publishes and listens for the server's complaint: a refused publication has no other answer.
+async fn is_denied(connection: &Connection, subject: String) -> bool {
+    let mut link = connection.link.clone();
+    let before = link.borrow_and_update().denials;
+    let client: &Client = &connection.client;
+    let _ = client.publish(subject, Bytes::new()).await;
+    let _ = client.flush().await;
+    let complained = link.wait_for(|l| l.denials > before);
+    tokio::time::timeout(COMPLAINT, complained).await.is_ok()
+}
+
+/// Older than the patched release of its line. A version that cannot be read is not judged.
+fn is_outdated(version: &str) -> bool {
+    let mut numbers = version.split(['.', '-']).map(|n| n.parse::<u32>().ok());
+    let (Some(Some(major)), Some(Some(minor)), Some(Some(patch))) = (numbers.next(), numbers.next(), numbers.next())
+    else {
+        return false;
+    };
+    match PATCHED.iter().find(|(m, n, _)| (*m, *n) == (major, minor)) {
+        Some((_, _, good)) => patch < *good,
+        None => PATCHED.last().is_some_and(|newest| (major, minor) < (newest.0, newest.1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_judged_by_their_line() {
+        for old in ["2.9.10", "2.10.29", "2.11.16", "2.12.8", "2.13.9", "2.14.2"] {
+            assert!(is_outdated(old), "{old}");
+        }
+        for good in ["2.11.17", "2.12.12", "2.14.3", "2.15.1", "3.0.0", "dev"] {
+            assert!(!is_outdated(good), "{good}");
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! What commands that talk to NATS share: a runtime, a connection, and how failures become exit codes.
+
+use std::io::Read as _;
+use std::rc::Rc;
+
+use async_nats::Client;
+use bytes::Bytes;
+use serde_json::json;
+
+use super::exit::Exit;
+use super::options::{ConfigArgs, MessageArgs};
+use crate::config::{Config, Nats};
+use crate::feed::api::ApiError;
+use crate::feed::connection::{self, ConnectError, Connection};
+use crate::publish::{Outgoing, PublishError, Reach};
+
+/// Runs a command's future on a runtime of this thread.
+pub fn block_on(command: impl Future<Output = Exit>) -> Exit {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(command),
+        Err(error) => {
+            eprintln!("error: cannot start a runtime: {error}");
+            Exit::Os
+        }
+    }
+}
+
+/// Connects now, or says why not.
+pub async fn connect(nats: &Nats) -> Result<Connection, Exit> {
+    // async-nats builds its TLS configuration from the process's default provider. A second call changes nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    match connection::connect_once(nats).await {
+        Ok(connection) => Ok(connection),
+        Err(error) => {
+            eprintln!("error: {error} (nats.servers = {:?})", nats.servers);
+            Err(match error {
+                ConnectError::Credentials(_) => Exit::NoInput,
+                ConnectError::SecretNotText => Exit::Config,
+                ConnectError::Nats(_) => Exit::Unavailable,
+            })
+        }
+    }
+}
+
+/// How a failed publication ends the command.
+pub fn publish_exit(error: &PublishError) -> Exit {
+    eprintln!("error: {error}");
+    match error {
+        PublishError::Subject(..) | PublishError::EventName(_) | PublishError::User(_) => Exit::Usage,
+        PublishError::NoTemplate(_) => Exit::Config,
+        PublishError::Api(ApiError::Refused { .. }) => Exit::NoPermission,
+        PublishError::Api(_) | PublishError::Nats(_) => Exit::Unavailable,
+    }
+}
+
+/// Loads, connects, and publishes as often as asked; `once` publishes one message and gives the line to print.
+pub fn publish_all(
+    config: &ConfigArgs,
+    args: &MessageArgs,
+    data: Option<&str>,
+    once: impl AsyncFn(Client, Rc<Config>, Outgoing) -> Result<String, PublishError>,
+) -> Exit {
+    let config = match config.load() {
+        Ok(loaded) => Rc::new(loaded.config),
+        Err(exit) => return exit,
+    };
+    let data = match payload(data) {
+        Ok(data) => data,
+        Err(error) => {
+            eprintln!("error: standard input: {error}");
+            return Exit::NoInput;
+        }
+    };
+    let message = Outgoing { event: args.event.clone(), data };
+    block_on(async {
+        let client = match connect(&config.nats).await {
+            Ok(connection) => connection.client,
+            Err(exit) => return exit,
+        };
+        for sent in 0..args.count {
+            if let Some(pause) = args.every.filter(|_| sent > 0) {
+                tokio::time::sleep(pause).await;
+            }
+            match once(client.clone(), config.clone(), message.clone()).await {
+                Ok(line) => match super::print(&format!("{line}\n")) {
+                    Exit::Ok => {}
+                    exit => return exit,
+                },
+                Err(error) => return publish_exit(&error),
+            }
+        }
+        Exit::Ok
+    })
+}
+
+/// What `notify` and `broadcast` print.
+#[allow(clippy::needless_pass_by_value)] // the shape of `map`
+pub fn reach_line(reach: Reach) -> String {
+    json!({"sent": reach.sent, "total": reach.total, "complete": reach.complete}).to_string()
+}
+
+fn payload(data: Option<&str>) -> std::io::Result<Bytes> {
+    if data != Some("-") {
+        return Ok(Bytes::copy_from_slice(data.unwrap_or_default().as_bytes()));
+    }
+    let mut bytes = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut bytes)?;
+    Ok(bytes.into())
+}
