@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, Limits};
+use crate::feed::connection::Kept;
 use crate::feed::{self, Feeds, SHARDS_MAX};
 use crate::http::{Context, Front};
 use crate::limit::Limiter;
@@ -59,7 +60,7 @@ pub struct Running {
     /// What the parts say of themselves.
     pub state: Arc<State>,
     /// The NATS connection for requests and publishing.
-    pub control: async_nats::Client,
+    pub control: Kept,
     /// Tells of a thread that has ended.
     pub ended: mpsc::Receiver<&'static str>,
 }
@@ -195,7 +196,7 @@ async fn start_feeds(
     queues: &[mpsc::Sender<ToShard>],
     metrics: &Arc<Metrics>,
     alive: &mpsc::Sender<&'static str>,
-) -> Result<async_nats::Client, StartError> {
+) -> Result<Kept, StartError> {
     let (config, queues, metrics) = (config.clone(), queues.to_vec(), metrics.feed.clone());
     let (started, result) = oneshot::channel();
     spawn("feed", alive, move || {

@@ -11,17 +11,10 @@ use crate::frame::Frame;
 pub struct Event {
     /// Its place in the stream; [`Position::START`] for core subjects, which have none.
     pub at: Position,
-    /// The subject on the wire; empty where it cannot be read, which then concerns everyone.
+    /// The subject on the wire; bytes that are not UTF-8 stand as U+FFFD, which no literal token of a grant matches.
     pub subject: Box<str>,
     /// Its bytes.
     pub frames: Frames,
-}
-
-impl Event {
-    /// Whether nobody can say who was meant: a gap in place of a message whose subject is not text.
-    pub fn concerns_everyone(&self) -> bool {
-        self.subject.is_empty()
-    }
 }
 
 /// The frame of a message for each format that some route of its source uses.

@@ -16,9 +16,9 @@ mod stream;
 
 use std::sync::Arc;
 
-use async_nats::Client;
 use tokio::sync::mpsc;
 
+use self::connection::Kept;
 pub use self::fanout::SHARDS_MAX;
 use crate::config::Config;
 use crate::link::{FeedHandle, FeedStatus, LiveRequest, StreamRequest, ToShard};
@@ -62,17 +62,17 @@ fn channel<R>() -> (FeedHandle<R>, (mpsc::UnboundedReceiver<R>, Arc<FeedStatus>)
     (FeedHandle { requests, status: status.clone() }, (end, status))
 }
 
-/// Connects and runs every feed on the current local runtime. Returns the control client once the connections are being kept;
+/// Connects and runs every feed on the current local runtime. Returns the control connection once all are being kept;
 /// NATS need not be there.
 pub async fn start(
     config: &Config,
     unstarted: Unstarted,
     shards: &[mpsc::Sender<ToShard>],
     metrics: &Arc<FeedMetrics>,
-) -> Result<Client, connection::ConnectError> {
-    let feed = connection::keep_connected(&config.nats, connection::Role::Feed).await?;
-    let control = connection::keep_connected(&config.nats, connection::Role::Control).await?;
-    let live = connection::keep_connected(&config.nats, connection::Role::Live).await?;
+) -> Result<Kept, connection::ConnectError> {
+    let feed = connection::keep(&config.nats, connection::Role::Feed).await?;
+    let control = connection::keep(&config.nats, connection::Role::Control).await?;
+    let live = connection::keep(&config.nats, connection::Role::Live).await?;
     // Half of a client's queue: room is left for what arrives while the last piece is on its way.
     let piece = PieceSize { bytes: config.limits.queue_bytes / 2, events: config.limits.queue_events / 2 };
     for (index, (name, (requests, status))) in config.routes.streams.iter().zip(unstarted.streams).enumerate() {
@@ -91,11 +91,9 @@ pub async fn start(
     }
     let (requests, status) = unstarted.live;
     let encoder = encoder(config, metrics, None, |route| route.stream.is_none() || !route.live_subjects.is_empty());
-    tokio::task::spawn_local(
-        live::LiveFeed { connection: live, encoder, shards: shards.to_vec(), requests, status }.run(),
-    );
-    tokio::task::spawn_local(audience::answer(control.client.clone(), shards.to_vec()));
-    Ok(control.client)
+    tokio::task::spawn_local(live::LiveFeed { kept: live, encoder, shards: shards.to_vec(), requests, status }.run());
+    tokio::task::spawn_local(audience::answer(control.clone(), shards.to_vec()));
+    Ok(control)
 }
 
 /// An encoder for the formats of the routes that listen to a source.

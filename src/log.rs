@@ -145,7 +145,7 @@ impl Log {
         let mut selection = Selection { events: Vec::new(), upto: after, complete: false };
         let mut bytes = 0;
         for event in self.entries.range(start..) {
-            if event.concerns_everyone() || patterns.iter().any(|pattern| pattern.matches(&event.subject)) {
+            if patterns.iter().any(|pattern| pattern.matches(&event.subject)) {
                 if !selection.events.is_empty() && (bytes >= piece.bytes || selection.events.len() >= piece.events) {
                     return selection;
                 }

@@ -112,9 +112,11 @@ fn welcome(running: &Running, server: &nats_server::Server) -> String {
          \x20 metrics  http://{admin}/metrics\n\n\
          Two lines to try in another terminal:\n\
          \x20 curl -N 'http://{address}/events?user=alice'\n\
-         \x20 sidestream notify alice 'hello alice' --set 'nats.servers=[\"{nats}\"]'\n\n\
+         \x20 {program} notify alice 'hello alice' --set 'nats.servers=[\"{nats}\"]'\n\n\
          Ctrl-C ends it.\n",
         version = env!("CARGO_PKG_VERSION"),
+        // As the user typed it: a fresh build is not on the PATH.
+        program = std::env::args().next().unwrap_or_else(|| "sidestream".to_owned()),
         nats_version = server.version,
         admin = running.admin.0,
     )

@@ -1,8 +1,9 @@
 //! Options that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config::error::Report;
 use crate::config::load::{self, Loaded, Sources};
 use crate::config::units::parse_duration;
 
@@ -32,11 +33,21 @@ impl ConfigArgs {
     pub fn load(&self) -> Result<Loaded, Exit> {
         load_or_report(&self.sources())
     }
+
+    /// The same for commands that work without any file: then the defaults hold, under the environment and `--set`.
+    pub fn load_or_defaults(&self) -> Result<Loaded, Exit> {
+        let none = self.files.is_empty() && !load::DEFAULT_FILES.iter().any(|file| Path::new(file).exists());
+        if none { reported(load::load_text("defaults", "", &self.sources())) } else { self.load() }
+    }
 }
 
 /// Loads, with warnings and the report of faults on standard error.
 pub fn load_or_report(sources: &Sources) -> Result<Loaded, Exit> {
-    match load::load(sources) {
+    reported(load::load(sources))
+}
+
+fn reported(result: Result<Loaded, Report>) -> Result<Loaded, Exit> {
+    match result {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 eprintln!("{}", warning.labelled("warning"));

@@ -60,7 +60,7 @@ pub fn publish_all(
     data: Option<&str>,
     once: impl AsyncFn(Client, Rc<Config>, Outgoing) -> Result<String, PublishError>,
 ) -> Exit {
-    let config = match config.load() {
+    let config = match config.load_or_defaults() {
         Ok(loaded) => Rc::new(loaded.config),
         Err(exit) => return exit,
     };

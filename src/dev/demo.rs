@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::PAGE;
 use crate::app::State;
+use crate::feed::connection::Kept;
 use crate::http::target::Query;
 use crate::http::{Front, FrontAnswer};
 use crate::link::ToShard;
@@ -30,7 +31,7 @@ const BODY_BYTES_MAX: usize = 1 << 20;
 /// The demonstration's front. Knows the rest of the process once it has started.
 #[derive(Debug, Default)]
 pub struct Demo {
-    process: OnceLock<(Client, Arc<State>)>,
+    process: OnceLock<(Kept, Arc<State>)>,
 }
 
 /// A message from the page.
@@ -45,7 +46,7 @@ struct FromPage {
 
 impl Demo {
     /// The process has started.
-    pub fn started(&self, control: Client, state: Arc<State>) {
+    pub fn started(&self, control: Kept, state: Arc<State>) {
         // Called once; a second process would need a second front.
         let _ = self.process.set((control, state));
     }
@@ -61,7 +62,7 @@ impl Demo {
         let Some((control, state)) = self.process.get() else {
             return error(StatusCode::SERVICE_UNAVAILABLE, "starting");
         };
-        match publish_from_page(control, state, message).await {
+        match publish_from_page(&control.current().client, state, message).await {
             Ok(stored) => json_response(StatusCode::OK, &stored),
             Err(e @ (PublishError::Api(_) | PublishError::Nats(_))) => error(StatusCode::BAD_GATEWAY, &e.to_string()),
             Err(e) => error(StatusCode::BAD_REQUEST, &e.to_string()),

@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use async_nats::Client;
+use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::connection::Kept;
 use crate::link::{self, AudienceOf, ToShard};
 
 /// Where the question is asked.
@@ -39,17 +40,25 @@ pub struct Count {
 }
 
 /// Answers other nodes' questions until the process ends.
-pub(super) async fn answer(client: Client, shards: Vec<mpsc::Sender<ToShard>>) {
-    let mut questions = match client.subscribe(SUBJECT).await {
-        Ok(questions) => questions,
-        Err(error) => return tracing::warn!(%error, "Listeners are not counted"),
-    };
+pub(super) async fn answer(control: Kept, shards: Vec<mpsc::Sender<ToShard>>) {
+    loop {
+        let client = control.alive().await.client;
+        match client.subscribe(SUBJECT).await {
+            Ok(questions) => answer_all(&client, questions, &shards).await,
+            Err(error) => tracing::warn!(%error, "Listeners are not counted"),
+        }
+        // The client has died; another is on its way.
+        tokio::time::sleep(STALL).await;
+    }
+}
+
+async fn answer_all(client: &Client, mut questions: Subscriber, shards: &[mpsc::Sender<ToShard>]) {
     while let Some(message) = questions.next().await {
         let (Some(reply), Ok(question)) = (message.reply, serde_json::from_slice::<Question>(&message.payload)) else {
             continue;
         };
         let of = AudienceOf { user: question.user, subject: Some(question.subject), limit: 0 };
-        let Some(audience) = link::audience(&shards, &of).await else { continue };
+        let Some(audience) = link::audience(shards, &of).await else { continue };
         let count = Count { live: audience.live, total: audience.total };
         if let Ok(json) = serde_json::to_vec(&count) {
             let _ = client.publish(reply, json.into()).await;

@@ -87,8 +87,68 @@ pub enum ConnectError {
     SecretNotText,
 }
 
-/// Connects in the background and for ever: returns at once, also while NATS is away.
-pub async fn keep_connected(config: &Nats, role: Role) -> Result<Connection, ConnectError> {
+impl Connection {
+    /// Whether its client still runs. A panic inside the client ends it for good: a publisher can cause one, with a header
+    /// value that holds a carriage return.
+    pub fn is_alive(&self) -> bool {
+        // The event callback, which owns the sender, goes with the client.
+        self.link.has_changed().is_ok()
+    }
+}
+
+/// A connection that is made anew when its client has died, unlike a lost one, which the client mends itself.
+#[derive(Debug, Clone)]
+pub struct Kept(watch::Receiver<Connection>);
+
+impl Kept {
+    /// The connection of the moment; it may be lost or even dead.
+    pub fn current(&self) -> Connection {
+        self.0.borrow().clone()
+    }
+
+    /// A connection whose client runs.
+    pub async fn alive(&self) -> Connection {
+        let mut connections = self.0.clone();
+        loop {
+            let connection = connections.borrow_and_update().clone();
+            // The keeper goes with the process.
+            if connection.is_alive() || connections.changed().await.is_err() {
+                return connection;
+            }
+        }
+    }
+
+    /// A connection that is up.
+    pub async fn connected(&self) -> Connection {
+        loop {
+            let mut connection = self.alive().await;
+            if connection.link.wait_for(|link| link.connected).await.is_ok() {
+                return connection;
+            }
+        }
+    }
+}
+
+/// Connects in the background and for ever: returns at once, also while NATS is away. Runs on the current local runtime.
+pub async fn keep(config: &Nats, role: Role) -> Result<Kept, ConnectError> {
+    let (sender, receiver) = watch::channel(connect_patiently(config, role).await?);
+    let config = config.clone();
+    tokio::task::spawn_local(async move {
+        loop {
+            let mut link = sender.borrow().link.clone();
+            while link.changed().await.is_ok() {}
+            tracing::warn!(connection = role.label(), "The NATS client has died; starting another");
+            tokio::time::sleep(backoff(1)).await;
+            match connect_patiently(&config, role).await {
+                Ok(connection) => drop(sender.send(connection)),
+                Err(error) => tracing::error!(connection = role.label(), %error, "NATS client cannot be started"),
+            }
+        }
+    });
+    Ok(Kept(receiver))
+}
+
+async fn connect_patiently(config: &Nats, role: Role) -> Result<Connection, ConnectError> {
     connect(options(config, role).await?.retry_on_initial_connect(), config).await
 }
 

@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use async_nats::{HeaderMap, Message, Subscriber};
+use async_nats::{Client, HeaderMap, Message, Subscriber};
 
 use super::api::{self, ApiError, StreamInfo};
-use super::connection::Connection;
+use super::connection::{Connection, Kept};
 use super::reply::Delivery;
 use crate::config;
 use crate::cursor::{Epoch, Position};
@@ -38,6 +38,8 @@ pub struct Opened {
     pub consumer: String,
     /// Its messages.
     pub messages: Subscriber,
+    /// The connection it is read from.
+    pub feed: Connection,
 }
 
 /// How the consumer's start relates to what we had.
@@ -68,9 +70,12 @@ pub enum FeedError {
     /// A request failed.
     #[error(transparent)]
     Api(#[from] ApiError),
-    /// The client has ended.
-    #[error("the NATS client has ended: {0}")]
+    /// The client failed.
+    #[error("the NATS client failed: {0}")]
     Client(String),
+    /// The client has died over what it read.
+    #[error("the NATS client has died")]
+    Died,
     /// Messages vanish once read from such a stream: it cannot be resumed.
     #[error("stream retention is `{0}`, but only `limits` can be replayed")]
     Retention(String),
@@ -93,30 +98,26 @@ pub struct Opening {
     /// How to create it, if it may be created.
     pub create: Option<config::Stream>,
     /// The connection that will read.
-    pub feed: Connection,
+    pub feed: Kept,
     /// The connection for requests.
-    pub control: Connection,
+    pub control: Kept,
     /// What is held already.
     pub known: Option<Known>,
     /// How much history a first read may fill, in bytes.
     pub history_bytes: usize,
 }
 
-/// Opens a checked consumer. Waits for the connection, without limit; each request is bounded.
-pub async fn open(mut opening: Opening) -> Result<Opened, FeedError> {
-    let connected = |connection: &mut Connection| {
-        let mut link = connection.link.clone();
-        async move { link.wait_for(|l| l.connected).await.map(|_| ()).map_err(|e| FeedError::Client(e.to_string())) }
-    };
-    connected(&mut opening.feed).await?;
-    connected(&mut opening.control).await?;
-    let info = opening.stream_info().await?;
+/// Opens a checked consumer. Waits for the connections, without limit; each request is bounded.
+pub async fn open(opening: Opening) -> Result<Opened, FeedError> {
+    let feed = opening.feed.connected().await;
+    let control = opening.control.connected().await.client;
+    let info = opening.stream_info(&control).await?;
     if info.config.retention != "limits" {
         return Err(FeedError::Retention(info.config.retention));
     }
     let epoch = Epoch::of(&opening.stream, &info.created);
-    let plan = opening.plan(&info, epoch).await?;
-    opening.subscribe(info, epoch, plan).await
+    let plan = opening.plan(&control, &info, epoch).await?;
+    opening.subscribe(feed, info, epoch, plan).await
 }
 
 /// Where to start, before the server has had its say.
@@ -126,38 +127,39 @@ struct Plan {
 }
 
 impl Opening {
-    async fn stream_info(&self) -> Result<StreamInfo, FeedError> {
-        match (api::stream_info(&self.control.client, &self.stream).await, &self.create) {
+    async fn stream_info(&self, control: &Client) -> Result<StreamInfo, FeedError> {
+        match (api::stream_info(control, &self.stream).await, &self.create) {
             (Err(error), Some(create)) if error.is_not_found() => {
                 tracing::info!(stream = self.stream, "Stream created");
-                Ok(api::stream_create(&self.control.client, create).await?)
+                Ok(api::stream_create(control, create).await?)
             }
             (answer, _) => Ok(answer?),
         }
     }
 
-    async fn plan(&self, info: &StreamInfo, epoch: Epoch) -> Result<Plan, FeedError> {
+    async fn plan(&self, control: &Client, info: &StreamInfo, epoch: Epoch) -> Result<Plan, FeedError> {
         let Some(known) = self.known else {
-            return Ok(Plan { start: Start::First, base: self.first_base(info).await? });
+            return Ok(Plan { start: Start::First, base: self.first_base(control, info).await? });
         };
-        let went_back = known.epoch != epoch || info.state.last_seq < known.head.seq || self.rewritten(known).await?;
+        let went_back =
+            known.epoch != epoch || info.state.last_seq < known.head.seq || self.rewritten(control, known).await?;
         if went_back {
-            return Ok(Plan { start: Start::Reset, base: self.first_base(info).await? });
+            return Ok(Plan { start: Start::Reset, base: self.first_base(control, info).await? });
         }
         Ok(Plan { start: Start::Continued, base: known.head })
     }
 
     /// Whether another message stands at our head's sequence: a store that went back in time and grew again.
-    async fn rewritten(&self, known: Known) -> Result<bool, FeedError> {
+    async fn rewritten(&self, control: &Client, known: Known) -> Result<bool, FeedError> {
         if known.head.seq == 0 || known.head.time == 0 {
             return Ok(false);
         }
-        let there = api::message_at(&self.control.client, &self.stream, known.head.seq).await?;
+        let there = api::message_at(control, &self.stream, known.head.seq).await?;
         Ok(there.is_some_and(|message| message.time != 0 && message.time != known.head.time))
     }
 
     /// The position to start behind when nothing is held: as far back as the history has room for.
-    async fn first_base(&self, info: &StreamInfo) -> Result<Position, FeedError> {
+    async fn first_base(&self, control: &Client, info: &StreamInfo) -> Result<Position, FeedError> {
         let state = &info.state;
         let each = state.bytes.checked_div(state.messages).unwrap_or(0) + FRAME_OVERHEAD_BYTES;
         let room = u64::try_from(self.history_bytes).unwrap_or(u64::MAX) / each;
@@ -166,12 +168,18 @@ impl Opening {
         if seq == 0 {
             return Ok(Position::START);
         }
-        let message = api::message_at(&self.control.client, &self.stream, seq).await?;
+        let message = api::message_at(control, &self.stream, seq).await?;
         Ok(Position { seq, time: message.map_or(0, |m| m.time) })
     }
 
-    async fn subscribe(self, info: StreamInfo, epoch: Epoch, plan: Plan) -> Result<Opened, FeedError> {
-        let client = &self.feed.client;
+    async fn subscribe(
+        self,
+        feed: Connection,
+        info: StreamInfo,
+        epoch: Epoch,
+        plan: Plan,
+    ) -> Result<Opened, FeedError> {
+        let client = &feed.client;
         let inbox = client.new_inbox();
         let messages = client.subscribe(inbox.clone()).await.map_err(|e| FeedError::Client(e.to_string()))?;
         let consumer = api::consumer_create(client, &self.stream, &inbox, plan.base.seq + 1).await?;
@@ -185,7 +193,7 @@ impl Opening {
         } else {
             return Err(FeedError::Order("the consumer starts before the place that was asked for"));
         };
-        Ok(Opened { info, epoch, start, base, pending: consumer.num_pending, consumer: consumer.name, messages })
+        Ok(Opened { info, epoch, start, base, pending: consumer.num_pending, consumer: consumer.name, messages, feed })
     }
 }
 

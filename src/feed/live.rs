@@ -14,7 +14,7 @@ use futures_util::stream::SelectAll;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::connection::{Connection, Link};
+use super::connection::{Connection, Kept, Link};
 use super::encode::{Encoder, NAME_HEADER};
 
 use crate::frame::Message;
@@ -34,7 +34,7 @@ const BARRIER_SUBJECT: &str = "_sidestream.barrier";
 #[derive(Debug)]
 pub struct LiveFeed {
     /// Its own connection.
-    pub connection: Connection,
+    pub kept: Kept,
     /// Builds frames.
     pub encoder: Encoder,
     /// The ways to the shards.
@@ -58,6 +58,8 @@ type Messages = SelectAll<futures_util::stream::LocalBoxStream<'static, (Arc<Pat
 
 struct State {
     feed: LiveFeed,
+    /// The connection of the moment.
+    connection: Connection,
     subscriptions: HashMap<Pattern, Subscription>,
     messages: Messages,
     seen: Link,
@@ -72,6 +74,7 @@ impl LiveFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
         let state = State {
+            connection: self.kept.current(),
             feed: self,
             subscriptions: HashMap::new(),
             messages: SelectAll::new(),
@@ -86,7 +89,14 @@ impl LiveFeed {
 
 impl State {
     async fn run(mut self) {
-        let mut link = self.feed.connection.link.clone();
+        while self.session().await {
+            self.begin_again().await;
+        }
+    }
+
+    /// Serves until the client has died (true) or the process ends (false).
+    async fn session(&mut self) -> bool {
+        let mut link = self.connection.link.clone();
         let mut sweep = tokio::time::interval(SWEEP);
         let now = *link.borrow_and_update();
         self.link_changed(now).await;
@@ -96,13 +106,13 @@ impl State {
                 biased;
                 changed = link.changed() => {
                     if changed.is_err() {
-                        return;
+                        return true;
                     }
                     let now = *link.borrow_and_update();
                     self.link_changed(now).await;
                 }
                 request = self.feed.requests.recv() => {
-                    let Some(request) = request else { return };
+                    let Some(request) = request else { return false };
                     self.serve(request).await;
                     while let Ok(request) = self.feed.requests.try_recv() {
                         self.serve(request).await;
@@ -116,6 +126,22 @@ impl State {
                     self.drop_idle();
                     self.admit().await;
                 }
+            }
+        }
+    }
+
+    /// A message killed the client: another one listens to the same patterns. What was missed is told when it is up.
+    async fn begin_again(&mut self) {
+        self.feed.encoder.metrics.poison.add(1);
+        self.link_changed(Link { connected: false, ..self.seen }).await;
+        self.missed = true;
+        self.connection = self.feed.kept.alive().await;
+        self.seen = Link::default();
+        self.messages = SelectAll::new();
+        for (pattern, old) in std::mem::take(&mut self.subscriptions) {
+            if let Some(new) = self.subscribe(&pattern).await {
+                let Subscription { listeners, idle_since, .. } = old;
+                self.subscriptions.insert(pattern, Subscription { listeners, idle_since, ..new });
             }
         }
     }
@@ -180,7 +206,7 @@ impl State {
     }
 
     async fn subscribe(&mut self, pattern: &Pattern) -> Option<Subscription> {
-        let subscriber = match self.feed.connection.client.subscribe(pattern.as_str().to_owned()).await {
+        let subscriber = match self.connection.client.subscribe(pattern.as_str().to_owned()).await {
             Ok(subscriber) => subscriber,
             Err(error) => {
                 tracing::error!(%error, "Core subscription failed");
@@ -234,7 +260,7 @@ impl State {
 
     /// A round trip on this connection: what was sent before it has been seen by the server.
     async fn barrier(&self) -> bool {
-        match self.feed.connection.client.request(BARRIER_SUBJECT, Bytes::new()).await {
+        match self.connection.client.request(BARRIER_SUBJECT, Bytes::new()).await {
             Ok(_) => true,
             Err(error) => matches!(error.kind(), async_nats::RequestErrorKind::NoResponders),
         }

@@ -15,11 +15,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::api;
+use super::connection::Connection;
 use super::consumer::{self, FeedError, Kind, Known, Opened, Opening, Order, SILENCE_MAX, Start};
 use super::encode::{Encoder, NAME_HEADER};
 use super::fanout::Fanout;
 use crate::cursor::{Cursor, LastEventId, Position};
-use crate::event::Event;
+use crate::event::{Event, Frames};
 use crate::frame::notice::{self, Gap, GapReason, Resume};
 use crate::frame::{Frame, Message};
 use crate::link::{self, FeedStatus, Piece, StreamRequest, Ticket, ToShard};
@@ -141,7 +142,7 @@ impl State {
                 opened = &mut open => return Some(opened),
                 request = self.feed.requests.recv() => self.serve(request?).await,
                 _ = tick.tick() => {
-                    if !self.feed.opening.feed.link.borrow().connected {
+                    if !self.feed.opening.feed.current().link.borrow().connected {
                         self.set_degraded(true).await;
                     }
                     self.settle_ahead().await;
@@ -168,10 +169,9 @@ impl State {
     /// Reads until something is wrong. `None` when the process ends.
     async fn session(&mut self, opened: Opened) -> Option<FeedError> {
         self.begin(&opened).await;
-        let consumer = opened.consumer;
+        let Opened { consumer, feed, mut messages, .. } = opened;
         let mut order = Order::after(opened.base);
-        let mut messages = opened.messages;
-        let mut link = self.feed.opening.feed.link.clone();
+        let mut link = feed.link.clone();
         let losses = link.borrow_and_update().losses;
         let mut tick = tokio::time::interval(HEAD_INTERVAL);
         let mut deadline = pin!(tokio::time::sleep(SILENCE_MAX));
@@ -180,16 +180,16 @@ impl State {
                 biased;
                 request = self.feed.requests.recv() => self.serve(request?).await,
                 message = messages.next() => {
-                    let Some(message) = message else { break FeedError::Client("subscription closed".into()) };
+                    let Some(message) = message else { break FeedError::Died };
                     deadline.as_mut().reset(Instant::now() + SILENCE_MAX);
-                    if let Err(error) = self.take(&mut order, &message).await {
+                    if let Err(error) = self.take(&feed, &mut order, &message).await {
                         break error;
                     }
                     let mut taken = 1;
                     let mut broken = None;
                     while taken < BURST && let Some(Some(message)) = messages.next().now_or_never() {
                         taken += 1;
-                        if let Err(error) = self.take(&mut order, &message).await {
+                        if let Err(error) = self.take(&feed, &mut order, &message).await {
                             broken = Some(error);
                             break;
                         }
@@ -200,13 +200,17 @@ impl State {
                     self.advanced().await;
                 }
                 // Everything that had arrived before the loss has been taken above: the select is biased.
-                _ = link.changed() => if link.borrow().losses != losses { break FeedError::Disconnected },
+                changed = link.changed() => match changed {
+                    Err(_) => break FeedError::Died,
+                    Ok(()) if link.borrow().losses != losses => break FeedError::Disconnected,
+                    Ok(()) => {}
+                },
                 _ = tick.tick() => self.tick().await,
                 () = &mut deadline => break FeedError::Silence,
             }
         };
-        if !matches!(error, FeedError::Disconnected) {
-            api::consumer_delete(&self.feed.opening.feed.client, self.name(), &consumer).await;
+        if !matches!(error, FeedError::Disconnected | FeedError::Died) {
+            api::consumer_delete(&feed.client, self.name(), &consumer).await;
         }
         Some(error)
     }
@@ -245,10 +249,15 @@ impl State {
         self.advanced().await;
     }
 
-    async fn take(&mut self, order: &mut Order, message: &async_nats::Message) -> Result<(), FeedError> {
+    async fn take(
+        &mut self,
+        feed: &Connection,
+        order: &mut Order,
+        message: &async_nats::Message,
+    ) -> Result<(), FeedError> {
         match order.check(message)? {
             Kind::Control { answer: Some(subject) } => {
-                let _ = self.feed.opening.feed.client.publish(subject, Bytes::new()).await;
+                let _ = feed.client.publish(subject, Bytes::new()).await;
             }
             Kind::Control { answer: None } => {}
             Kind::Data(delivery) => {
@@ -413,24 +422,30 @@ impl State {
     /// A hung server: neither heartbeats nor answers, but the connection looks alive. Makes the client try again.
     async fn unhang(&mut self, error: &FeedError) {
         let unanswered = matches!(error, FeedError::Api(api::ApiError::Unanswered(_)));
-        for connection in [&self.feed.opening.feed, &self.feed.opening.control] {
+        for connection in [self.feed.opening.feed.current(), self.feed.opening.control.current()] {
             if unanswered && connection.link.borrow().connected {
                 let _ = connection.client.force_reconnect().await;
             }
         }
     }
 
-    /// A connection that is lost again and again at the same place is lost to the message there: it is read in a way that
-    /// cannot fail, and stepped over.
+    /// A connection that is lost again and again at the same place is lost to the message there, and a client that died over
+    /// it at once is too: the message is read in a way that cannot fail, and stepped over.
     async fn after_loss(&mut self, error: &FeedError) {
-        let (FeedError::Disconnected, Some(log)) = (error, &self.log) else { return };
+        let Some(log) = &self.log else { return };
         let head = log.head().seq;
-        self.losses = if self.losses.0 == head { (head, self.losses.1 + 1) } else { (head, 1) };
-        if self.losses.1 < LOSSES_AT_POISON {
+        let before = if self.losses.0 == head { self.losses.1 } else { 0 };
+        let losses = match error {
+            FeedError::Died => LOSSES_AT_POISON,
+            FeedError::Disconnected => before + 1,
+            _ => return,
+        };
+        self.losses = (head, losses);
+        if losses < LOSSES_AT_POISON {
             return;
         }
-        let control = &self.feed.opening.control.client;
-        match api::message_from(control, self.name(), head + 1).await {
+        let control = self.feed.opening.control.current().client;
+        match api::message_from(&control, self.name(), head + 1).await {
             Ok(Some(message)) => self.step_over(message).await,
             Ok(None) => {}
             Err(error) => tracing::warn!(stream = self.name(), %error, "The next message could not be read"),
@@ -442,26 +457,25 @@ impl State {
         tracing::warn!(
             stream = self.name(),
             seq = message.seq,
-            "Message that the NATS client cannot read, stepped over"
+            "Message that the NATS client may not be able to read, stepped over"
         );
         let at = Position { seq: message.seq, time: message.time };
-        if message.subject.contains('\u{fffd}') {
-            return self.undecodable_subject(at).await;
+        let subject = &message.subject;
+        if subject.contains('\u{fffd}') {
+            return self.undecodable(subject, at).await;
         }
         let name = header_value(&message.headers, NAME_HEADER);
-        let decoded =
-            Message { subject: &message.subject, name: name.as_deref(), payload: &message.payload, time: message.time };
+        let decoded = Message { subject, name: name.as_deref(), payload: &message.payload, time: message.time };
         self.append(decoded, at).await;
     }
 
-    /// Nobody can say who was meant: everybody is told.
-    async fn undecodable_subject(&mut self, at: Position) {
+    /// A subject that is not UTF-8 matches no literal token of a grant, but its wildcards: those are told.
+    async fn undecodable(&mut self, subject: &str, at: Position) {
         let Some(log) = &mut self.log else { return };
-        let cursor = log.cursor(at);
-        let frame = self.feed.encoder.gap(GapReason::Undecodable, Some(cursor));
-        let event = Event { at, subject: Box::default(), frames: crate::event::Frames::Shared(frame.clone()) };
-        log.append(Arc::new(event));
-        self.feed.fanout.to_all(|| ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone() }).await;
+        let frame = self.feed.encoder.gap(GapReason::Undecodable, Some(log.cursor(at)));
+        let event = Arc::new(Event { at, subject: subject.into(), frames: Frames::Shared(frame) });
+        log.append(event.clone());
+        self.feed.fanout.event(self.feed.index, event).await;
     }
 }
 
