@@ -40,6 +40,8 @@ use crate::telemetry::metrics::{Protocol, Refused};
 
 /// How long a stream may wait for its feeds before it is refused softly.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
+/// Largest header block, in bytes (requirement R19).
+const HEADER_BLOCK_BYTES_MAX: usize = 16 * 1024;
 
 /// What a request is answered from.
 #[derive(Debug)]
@@ -165,7 +167,12 @@ fn well_formed<B>(request: &Request<B>) -> Result<(), Refusal> {
         return Err(Refusal::Method);
     }
     let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    if target > target::TARGET_BYTES_MAX { Err(Refusal::TargetTooLong) } else { Ok(()) }
+    if target > target::TARGET_BYTES_MAX {
+        return Err(Refusal::TargetTooLong);
+    }
+    // As they stood on the wire: name, colon, space, value, line end.
+    let block: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if block > HEADER_BLOCK_BYTES_MAX { Err(Refusal::HeadersTooLarge) } else { Ok(()) }
 }
 
 fn client_address(config: &Config, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {

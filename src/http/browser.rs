@@ -78,16 +78,32 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// Whether `Accept` admits an event stream; a request without it accepts anything.
+/// Whether `Accept` admits an event stream: the most specific range that matches decides (RFC 9110 section 12.5.1). A request
+/// without it accepts anything.
 pub fn accepts_event_stream(headers: &HeaderMap) -> bool {
-    let mut ranges = headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(|range| range.split(';').next().unwrap_or_default().trim().to_ascii_lowercase())
-        .peekable();
-    ranges.peek().is_none() || ranges.any(|range| matches!(&*range, "text/event-stream" | "text/*" | "*/*"))
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|line| line.to_str().ok());
+    let mut ranges = lines.flat_map(|line| line.split(',')).map(str::trim).filter(|range| !range.is_empty()).peekable();
+    if ranges.peek().is_none() {
+        return true;
+    }
+    ranges
+        .filter_map(specificity_and_quality)
+        .max_by_key(|(specificity, _)| *specificity)
+        .is_some_and(|(_, wanted)| wanted)
+}
+
+/// How specifically a media range names event streams, and whether it wants them; `None` where it does not name them.
+fn specificity_and_quality(range: &str) -> Option<(u8, bool)> {
+    let mut parts = range.split(';').map(str::trim);
+    let specificity = match &*parts.next()?.to_ascii_lowercase() {
+        "text/event-stream" => 2,
+        "text/*" => 1,
+        "*/*" => 0,
+        _ => return None,
+    };
+    let quality = parts.find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q=")));
+    let refused = quality.is_some_and(|q| q.parse::<f32>().is_ok_and(|q| q <= 0.0));
+    Some((specificity, !refused))
 }
 
 /// Whether the client says it is an event-stream client: then it is never told no by a status.
@@ -138,6 +154,21 @@ mod tests {
         for foreign in ["https://evil.example", "https://app.example.evil", "null", "app.example", "file://app.example"]
         {
             assert!(!is_same_host(foreign, "app.example"), "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_most_specific_range_decides() {
+        let accepts = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, value.parse().expect("a value"));
+            accepts_event_stream(&headers)
+        };
+        for good in ["", "*/*", "text/*", "text/html, Text/Event-Stream;q=0.5", "*/*;q=0, text/event-stream"] {
+            assert!(accepts(good), "{good}");
+        }
+        for bad in ["application/json", "text/event-stream;q=0", "text/event-stream; q=0.0, */*", "text/html"] {
+            assert!(!accepts(bad), "{bad}");
         }
     }
 

@@ -39,6 +39,8 @@ pub enum Refusal {
     BadQuery,
     /// The request line is over 8 KiB.
     TargetTooLong,
+    /// The header block is over 16 KiB.
+    HeadersTooLarge,
     /// A body.
     BodyNotAllowed,
     /// The last event ID is not visible ASCII, or too long.
@@ -78,6 +80,7 @@ impl Refusal {
             Self::BadPath => (StatusCode::BAD_REQUEST, "bad_path"),
             Self::BadQuery => (StatusCode::BAD_REQUEST, "bad_query"),
             Self::TargetTooLong => (StatusCode::URI_TOO_LONG, "target_too_long"),
+            Self::HeadersTooLarge => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers_too_large"),
             Self::BodyNotAllowed => (StatusCode::BAD_REQUEST, "body_not_allowed"),
             Self::BadCursor => (StatusCode::BAD_REQUEST, "bad_cursor"),
             Self::OriginDenied => (StatusCode::FORBIDDEN, "origin_denied"),

@@ -346,7 +346,10 @@ impl Drop for App {
             return;
         }
         assert!(ended, "SIGTERM did not end the program within 4 s (drain_window is 1 s)");
-        let panicked = lines.iter().find(|line| line.contains("panicked at"));
+        // async-nats panics over a header value with a carriage return (docs/upstream/async-nats-header-panic.md). That ends one
+        // of its own tasks, and the tests that provoke it show that nobody notices. Every other panic is a fault of ours.
+        let ours = |line: &&String| line.contains("panicked at") && !line.contains("/async-nats-0.51.0/src/header.rs:");
+        let panicked = lines.iter().find(ours);
         assert!(panicked.is_none(), "the program panicked: {panicked:?}");
     }
 }
