@@ -80,7 +80,7 @@ pub enum Answer {
 enum No {
     Refusal(Refusal),
     Soft(Refused),
-    Response(Response<Full<Bytes>>),
+    Response(Box<Response<Full<Bytes>>>),
 }
 
 impl From<Refusal> for No {
@@ -101,7 +101,7 @@ pub async fn answer(context: &Context, peer: Peer, mut request: Request<Incoming
     let origin = request.headers().get(ORIGIN).cloned();
     let mut answer = match stream(context, peer, &mut request).await {
         Ok((head, guard)) => Answer::Stream(head, guard),
-        Err(No::Response(response)) => Answer::Response(response),
+        Err(No::Response(response)) => Answer::Response(*response),
         Err(No::Refusal(refusal)) => {
             tracing::debug!(reason = refusal.parts().1, "Request refused");
             Answer::Response(refusal.response())
@@ -128,7 +128,7 @@ async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) 
     if let Some(front) = &context.front
         && let Some(answer) = front.answer(request).await
     {
-        return Err(No::Response(answer));
+        return Err(No::Response(Box::new(answer)));
     }
     let segments = target::segments(request.uri())?;
     let (index, route, captures) = find(config, &segments)?;
@@ -141,7 +141,7 @@ async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) 
     let grant = grant(context, route, identity.as_ref(), &captures, &query)?;
     let last_event_id = last_event_id(request.headers(), &query)?;
     if request.method() == Method::HEAD {
-        return Err(No::Response(head().map(|()| Full::default())));
+        return Err(No::Response(Box::new(head().map(|()| Full::default()))));
     }
     let user = identity.as_ref().map(|identity| identity.user.as_str());
     let spec = Spec {
@@ -195,7 +195,7 @@ fn find<'c>(config: &'c Config, segments: &'c [String]) -> Result<Found<'c>, Ref
 fn method<B>(config: &Config, request: &Request<B>) -> Result<(), No> {
     match *request.method() {
         Method::GET | Method::HEAD => Ok(()),
-        Method::OPTIONS => Err(No::Response(browser::options(&config.server, request.headers().get(ORIGIN)))),
+        Method::OPTIONS => Err(No::Response(Box::new(browser::options(&config.server, request.headers().get(ORIGIN))))),
         _ => Err(Refusal::Method.into()),
     }
 }

@@ -69,14 +69,22 @@ async fn h2_client(served: &Served) -> hyper::client::conn::http2::SendRequest<E
     sender
 }
 
-async fn h2_event(body: &mut hyper::body::Incoming, parser: &mut sidestream::sse::Parser) -> Event {
-    let mut found = None;
-    while found.is_none() {
-        let frame = tokio::time::timeout(DEADLINE, body.frame()).await.expect("an event in time");
-        let data = frame.expect("the stream goes on").expect("no error").into_data().expect("data");
-        parser.feed(&data, |event| assert!(found.replace(event).is_none(), "two events at once"));
+/// Events of an HTTP/2 body; one DATA frame may carry several.
+#[derive(Default)]
+struct H2Events {
+    parser: sidestream::sse::Parser,
+    read: std::collections::VecDeque<Event>,
+}
+
+impl H2Events {
+    async fn next(&mut self, body: &mut hyper::body::Incoming) -> Event {
+        while self.read.is_empty() {
+            let frame = tokio::time::timeout(DEADLINE, body.frame()).await.expect("an event in time");
+            let data = frame.expect("the stream goes on").expect("no error").into_data().expect("data");
+            self.parser.feed(&data, |event| self.read.push_back(event));
+        }
+        self.read.pop_front().expect("not empty")
     }
-    found.expect("found")
 }
 
 on_both_servers! {
@@ -105,24 +113,24 @@ on_both_servers! {
             let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
             assert_eq!(header("content-type").as_deref(), Some("text/event-stream"));
             assert_eq!(header("cache-control").as_deref(), Some("no-store, no-transform"));
-            let (mut body, mut parser) = (answer.into_body(), sidestream::sse::Parser::default());
-            let connected = h2_event(&mut body, &mut parser).await;
+            let (mut body, mut events) = (answer.into_body(), H2Events::default());
+            let connected = events.next(&mut body).await;
             assert_eq!(connected.name, "sidestream.connected");
             assert!(connected.id.is_some());
-            streams.push((body, parser));
+            streams.push((body, events));
         }
         publisher.publish("events.user.bob.note", "bob's").await;
         publisher.publish("events.user.alice.note", "over HTTP/2").await;
-        for (body, parser) in &mut streams {
-            assert_eq!(h2_event(body, parser).await.data, "over HTTP/2");
+        for (body, events) in &mut streams {
+            assert_eq!(events.next(body).await.data, "over HTTP/2");
         }
         assert!((served.app.metric("sidestream_connections_total", &[("proto", "h2")]).await - 10.0).abs() < 0.5);
         // One stream goes, its siblings stay; then all go.
         streams.pop();
         served.app.metric_is("sidestream_connections", &[], 9.0, DEADLINE).await;
         publisher.publish("events.user.alice.note", "still").await;
-        for (body, parser) in &mut streams {
-            assert_eq!(h2_event(body, parser).await.data, "still");
+        for (body, events) in &mut streams {
+            assert_eq!(events.next(body).await.data, "still");
         }
         drop((streams, sender));
         served.app.metric_is("sidestream_connections", &[], 0.0, DEADLINE).await;
@@ -133,16 +141,16 @@ on_both_servers! {
         let publisher = served.nats.publisher().await;
         let mut sender = h2_client(&served).await;
         let mut first = sender.send_request(h2_request()).await.expect("an answer").into_body();
-        let mut parser = sidestream::sse::Parser::default();
-        let cursor = h2_event(&mut first, &mut parser).await.id.expect("a cursor");
+        let mut events = H2Events::default();
+        let cursor = events.next(&mut first).await.id.expect("a cursor");
         drop(first);
         publisher.publish("events.user.alice.note", "missed").await;
         let mut request = h2_request();
         request.headers_mut().insert("last-event-id", cursor.parse().expect("a header value"));
         let mut again = sender.send_request(request).await.expect("an answer").into_body();
-        let mut parser = sidestream::sse::Parser::default();
-        assert_eq!(support::json(&h2_event(&mut again, &mut parser).await)["resume"], "exact");
-        assert_eq!(h2_event(&mut again, &mut parser).await.data, "missed");
+        let mut events = H2Events::default();
+        assert_eq!(support::json(&events.next(&mut again).await)["resume"], "exact");
+        assert_eq!(events.next(&mut again).await.data, "missed");
 
         let mut nobody = h2_request();
         nobody.headers_mut().remove("x-forwarded-user");

@@ -171,7 +171,8 @@ impl State {
             return;
         }
         self.feed.status.set_up(true);
-        if std::mem::take(&mut self.missed) {
+        let listened = self.subscriptions.values().any(|s| !s.listeners.is_empty());
+        if std::mem::take(&mut self.missed) && listened {
             self.feed.encoder.metrics.gap(GapReason::Upstream);
             self.tell(LiveNotice::Missed).await;
         }

@@ -84,9 +84,7 @@ impl Acceptor {
         loop {
             self.room().await;
             match listener.accept().await {
-                Ok((stream, address)) => {
-                    self.spawn(move |this| async move { this.tcp(stream, Peer::Tcp(address)).await })
-                }
+                Ok((stream, address)) => self.spawn(move |this| this.tcp(stream, Peer::Tcp(address))),
                 Err(error) => pause_after(&error).await,
             }
         }

@@ -64,10 +64,15 @@ impl Batch {
         use_it(&mut self.scratch.borrow_mut())
     }
 
+    /// The position that the next item will have.
+    fn next(&self) -> u32 {
+        u32::try_from(self.items.borrow().len()).expect("a batch is far below 2^32 items")
+    }
+
     fn push(&self, item: Item) -> u32 {
-        let mut items = self.items.borrow_mut();
-        items.push(item);
-        u32::try_from(items.len() - 1).expect("a batch is far below 2^32 items")
+        let position = self.next();
+        self.items.borrow_mut().push(item);
+        position
     }
 
     fn clear(&self) {
@@ -126,14 +131,15 @@ impl Shard {
             head.at = event.at;
             view.head.set(Some(head));
         }
-        let item = self.batch.push(Item::Event(event.clone()));
+        let item = self.batch.next();
         view.interest.borrow().for_each_match(&event.subject, |members| self.mark_all(members, item));
+        self.batch.push(Item::Event(event));
     }
 
     fn mark_live(&self, pattern: &Pattern, event: Arc<Event>) {
         let live = self.live.borrow();
         let Some(members) = live.get(pattern) else { return };
-        let item = self.batch.push(Item::Event(event.clone()));
+        let item = self.batch.next();
         let clients = self.clients.borrow();
         for (_, slot) in members {
             let Some(client) = clients.get(*slot as usize) else { continue };
@@ -142,6 +148,7 @@ impl Shard {
                 self.mark(client, item);
             }
         }
+        self.batch.push(Item::Event(event));
     }
 
     fn mark_all(&self, members: &Members, item: u32) {

@@ -16,7 +16,9 @@ pub struct BadLevel(#[from] tracing_subscriber::filter::ParseError);
 
 /// Starts logging for the process. A second call changes nothing.
 pub fn start(config: &Log) -> Result<(), BadLevel> {
-    let filter = EnvFilter::try_new(&config.level)?;
+    // The NATS client tells of every connection at `info`; what matters of that is told by the feeds. A filter that names
+    // async_nats itself wins.
+    let filter = EnvFilter::try_new(format!("async_nats=warn,{}", config.level))?;
     let json = match config.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
