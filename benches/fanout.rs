@@ -38,7 +38,9 @@ fn main() {
         rustix::process::Rlimit { current: limit, maximum: limit },
     );
     pin(READER_CORE);
-    println!("| connections | events | server CPU µs/delivery | floor CPU µs/delivery | ratio | server PSS KiB/connection |");
+    println!(
+        "| connections | events | server CPU µs/delivery | floor CPU µs/delivery | ratio | server PSS KiB/connection |"
+    );
     println!("|---|---|---|---|---|---|");
     for connections in sizes {
         measure(connections);
@@ -252,7 +254,8 @@ impl Server {
     }
 
     fn pss_kib(&self) -> f64 {
-        let text = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).expect("the process runs");
+        let text =
+            std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id())).expect("the process runs");
         let line = text.lines().find(|line| line.starts_with("Pss:")).expect("a Pss line");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
     }

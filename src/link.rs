@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cursor::{Cursor, LastEventId};
+use crate::cursor::{Cursor, Epoch, LastEventId};
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::frame::notice::Resume;
@@ -60,6 +60,8 @@ pub enum ToShard {
         stream: u8,
         /// The frame, with the id to go on from.
         frame: Frame,
+        /// What it tells of NATS, if that: whether clients are degraded from now on.
+        degraded: Option<bool>,
     },
     /// Something the clients of core subjects are told.
     LiveNotice(LiveNotice),
@@ -172,6 +174,10 @@ pub enum LiveNotice {
 pub struct Piece {
     /// Index of the stream it comes from.
     pub stream: u8,
+    /// Which life of it.
+    pub epoch: Epoch,
+    /// Whether NATS is away just now.
+    pub degraded: bool,
     /// Present in the first piece: how the stream opens.
     pub opening: Option<Opening>,
     /// Missed events.
@@ -207,7 +213,7 @@ pub enum StreamRequest {
         /// From where.
         from: From,
     },
-    /// A registered client has gone.
+    /// A registered client has gone, or has fallen behind and reads from the log again.
     Detach {
         /// Which shard it was on.
         shard: usize,
@@ -221,8 +227,13 @@ pub enum StreamRequest {
 pub enum From {
     /// It connects, with what it sent as its last event ID.
     LastEventId(LastEventId),
-    /// It has everything up to this sequence and wants the next piece.
-    Sequence(u64),
+    /// It has everything up to a sequence and wants the next piece.
+    Sequence {
+        /// In this life of the stream.
+        epoch: Epoch,
+        /// Up to here.
+        after: u64,
+    },
 }
 
 /// What a shard asks of the feed of core subjects.

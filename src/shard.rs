@@ -213,22 +213,29 @@ impl Shard {
         membership.live_member = Some(self.live_members.borrow_mut().insert(slot));
     }
 
+    /// Takes a client out of its stream's index and tells the feed.
+    fn leave_stream(&self, client: &Client) {
+        let (Some(stream), Some(joined)) = (client.stream, client.membership.borrow_mut().stream.take()) else {
+            return;
+        };
+        let view = &self.streams[usize::from(stream)];
+        let mut interest = view.interest.borrow_mut();
+        for (leaf, key) in joined.leaves {
+            let members = interest.value_mut(leaf);
+            members.remove(key);
+            if members.is_empty() {
+                interest.remove(leaf);
+            }
+        }
+        view.members.borrow_mut().remove(joined.member);
+        let request = StreamRequest::Detach { shard: self.index, grant: client.grant.clone() };
+        self.feeds.streams[usize::from(stream)].send(request);
+    }
+
     /// Takes a client out of every index and tells the feeds.
     fn remove(&self, client: &Client) {
-        let mut membership = std::mem::take(&mut *client.membership.borrow_mut());
-        if let (Some(stream), Some(joined)) = (client.stream, membership.stream.take()) {
-            let view = &self.streams[usize::from(stream)];
-            let mut interest = view.interest.borrow_mut();
-            for (leaf, key) in joined.leaves {
-                let members = interest.value_mut(leaf);
-                members.remove(key);
-                if members.is_empty() {
-                    interest.remove(leaf);
-                }
-            }
-            view.members.borrow_mut().remove(joined.member);
-            self.detach(client);
-        }
+        self.leave_stream(client);
+        let membership = std::mem::take(&mut *client.membership.borrow_mut());
         if let Some(member) = membership.live_member {
             self.live_members.borrow_mut().remove(member);
             let mut live = self.live.borrow_mut();
@@ -247,21 +254,14 @@ impl Shard {
         self.clients.borrow_mut().try_remove(client.ticket.slot as usize);
     }
 
-    fn detach(&self, client: &Client) {
-        if let Some(stream) = client.stream {
-            let request = StreamRequest::Detach { shard: self.index, grant: client.grant.clone() };
-            self.feeds.streams[usize::from(stream)].send(request);
-        }
-    }
-
     /// Asks for what a client that catches up has still missed.
     fn ask_next_piece(&self, client: &Client, after: u64) {
-        if let Some(stream) = client.stream {
+        if let (Some(stream), Some(epoch)) = (client.stream, client.epoch.get()) {
             self.feeds.streams[usize::from(stream)].send(StreamRequest::Attach {
                 shard: self.index,
                 ticket: client.ticket,
                 grant: client.grant.clone(),
-                from: crate::link::From::Sequence(after),
+                from: crate::link::From::Sequence { epoch, after },
             });
         }
     }

@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::consumer::{self, FeedError, Kind, Known, Opened, Opening, Order, SILENCE_MAX, Start};
 use super::encode::{Encoder, NAME_HEADER};
 use super::fanout::Fanout;
-use crate::cursor::{Cursor, LastEventId, Position};
+use crate::cursor::{Cursor, Epoch, LastEventId, Position};
 use crate::event::{Event, Frames};
 use crate::frame::notice::{self, Gap, GapReason, Resume};
 use crate::frame::{Frame, Message};
@@ -235,7 +235,7 @@ impl State {
                 self.feed.encoder.metrics.gap(reason);
                 self.feed
                     .fanout
-                    .to_all(|| ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone() })
+                    .to_all(|| ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone(), degraded: None })
                     .await;
             }
             self.log = Some(log);
@@ -324,8 +324,8 @@ impl State {
             StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } => {
                 self.attach(Waiting { shard, ticket, grant, last, until: Instant::now() + AHEAD_PATIENCE }).await;
             }
-            StreamRequest::Attach { shard, ticket, grant, from: link::From::Sequence(after) } => {
-                self.go_on(shard, ticket, &grant, after).await;
+            StreamRequest::Attach { shard, ticket, grant, from: link::From::Sequence { epoch, after } } => {
+                self.go_on(shard, ticket, &grant, epoch, after).await;
             }
         }
     }
@@ -357,17 +357,20 @@ impl State {
         self.answer(client.shard, client.ticket, &client.grant, from.seq, Some(opening)).await;
     }
 
-    /// The next piece for a client that has everything up to `after`. If the log has moved past it meanwhile, that is a
-    /// declared gap like any other.
-    async fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, after: u64) {
+    /// The next piece for a client that has everything up to `after`. If the log has moved past it meanwhile, or begun anew,
+    /// that is a declared gap like any other.
+    async fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, epoch: Epoch, after: u64) {
         let Some(log) = &self.log else { return };
-        let (base, head) = (log.base(), log.head());
-        if after >= base.seq && after <= head.seq {
+        let base = log.base();
+        let (told_after, reason) = if epoch != log.epoch() || after > log.head().seq {
+            (None, GapReason::Reset)
+        } else if after < base.seq {
+            (Some(after), GapReason::ReplayLimit)
+        } else {
             return self.answer(shard, ticket, grant, after, None).await;
-        }
-        let reason = if after > head.seq { GapReason::Reset } else { GapReason::ReplayLimit };
+        };
         self.feed.encoder.metrics.gap(reason);
-        let gap = Gap { after: Some(after), next: Some(base.seq + 1), reason };
+        let gap = Gap { after: told_after, next: Some(base.seq + 1), reason };
         let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(base)));
         let opening = link::Opening { resume: Resume::Gap, id: String::new(), gap: Some(frame) };
         self.answer(shard, ticket, grant, base.seq, Some(opening)).await;
@@ -389,6 +392,8 @@ impl State {
         }
         let piece = Piece {
             stream: self.feed.index,
+            epoch: log.epoch(),
+            degraded: self.degraded,
             opening,
             events: selection.events,
             upto: selection.upto,
@@ -416,7 +421,14 @@ impl State {
         self.degraded = degraded;
         let id: Option<Cursor> = Some(log.cursor(log.head()));
         let frame: Frame = if degraded { notice::degraded(id) } else { notice::recovered(id) };
-        self.feed.fanout.to_all(|| ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone() }).await;
+        self.feed
+            .fanout
+            .to_all(|| ToShard::StreamNotice {
+                stream: self.feed.index,
+                frame: frame.clone(),
+                degraded: Some(degraded),
+            })
+            .await;
     }
 
     /// A hung server: neither heartbeats nor answers, but the connection looks alive. Makes the client try again.

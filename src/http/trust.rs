@@ -68,10 +68,14 @@ impl Trust {
     }
 
     /// The client's own address, for limits and logs only: the entry that the outermost trusted proxy appended to
-    /// `X-Forwarded-For`, counted from the right over all lines; the peer's where the header is short or garbled.
+    /// `X-Forwarded-For`, counted from the right over all lines; the peer's where the header is short or garbled. Not known
+    /// where a trusted proxy sends none: its own address would count all its clients as one.
     pub fn client_address(&self, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
         if !self.admits_address(peer) || self.forwarded_for_hops == 0 {
             return peer.address();
+        }
+        if !headers.contains_key("x-forwarded-for") {
+            return None;
         }
         let forwarded = headers
             .get_all("x-forwarded-for")
@@ -148,7 +152,7 @@ mod tests {
         assert_eq!(from(&trust, &["6.6.6.6", "1.2.3.4:80"]).as_deref(), Some("1.2.3.4"));
         assert_eq!(from(&trust, &["[2001:db8::1]:9"]).as_deref(), Some("2001:db8::1"));
         assert_eq!(from(&trust, &["garbage"]).as_deref(), Some("10.0.0.1"));
-        assert_eq!(from(&trust, &[]).as_deref(), Some("10.0.0.1"));
+        assert_eq!(from(&trust, &[]).as_deref(), None);
         trust.forwarded_for_hops = 2;
         assert_eq!(from(&trust, &["6.6.6.6, 1.2.3.4", "5.5.5.5"]).as_deref(), Some("1.2.3.4"));
         assert_eq!(

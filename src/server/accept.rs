@@ -57,11 +57,18 @@ impl Drop for TaskCount {
 }
 
 /// Counts a connection that is not a stream yet.
-struct Pending<'a>(&'a Cell<usize>);
+pub(super) struct Pending(Rc<Acceptor>);
 
-impl Drop for Pending<'_> {
+impl Pending {
+    fn new(acceptor: Rc<Acceptor>) -> Self {
+        acceptor.pending.set(acceptor.pending.get() + 1);
+        Self(acceptor)
+    }
+}
+
+impl Drop for Pending {
     fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
+        self.0.pending.set(self.0.pending.get() - 1);
     }
 }
 
@@ -117,8 +124,7 @@ impl Acceptor {
     }
 
     async fn tcp(self: Rc<Self>, stream: TcpStream, peer: Peer) {
-        self.pending.set(self.pending.get() + 1);
-        let pending = Pending(&self.pending);
+        let pending = Pending::new(self.clone());
         let deadline = Instant::now() + self.context.config.server.header_timeout;
         let Some(tls) = self.tls.clone() else {
             let http2 = self.context.config.server.h2c && starts_http2(&stream, deadline).await;
@@ -146,16 +152,15 @@ impl Acceptor {
             return;
         }
         self.spawn(move |this| async move {
-            this.pending.set(this.pending.get() + 1);
-            let pending = Pending(&this.pending);
+            let pending = Pending::new(this.clone());
             let deadline = Instant::now() + this.context.config.server.header_timeout;
             this.serve(stream.into(), Peer::Unix { uid }, false, deadline, pending).await;
         });
     }
 
-    async fn serve(&self, socket: Socket, peer: Peer, http2: bool, deadline: Instant, pending: Pending<'_>) {
+    async fn serve(&self, socket: Socket, peer: Peer, http2: bool, deadline: Instant, pending: Pending) {
         if http2 {
-            return h2::serve(self.context.clone(), socket, peer, deadline).await;
+            return h2::serve(self.context.clone(), socket, peer, deadline, pending).await;
         }
         if let Some(stream) = h1::serve(&self.context, socket, peer).await {
             drop(pending);

@@ -21,6 +21,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::time::Instant;
 
+use super::accept::Pending;
 use super::socket::Socket;
 use crate::http::trust::Peer;
 use crate::http::{self, Answer, Context};
@@ -39,14 +40,14 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
 type StreamResponse = Response<Either<Full<Bytes>, StreamBody>>;
 
-/// Serves a connection until it ends.
-pub(super) async fn serve(context: Rc<Context>, socket: Socket, peer: Peer, deadline: Instant) {
-    let asked = Rc::new(Cell::new(false));
+/// Serves a connection until it ends, or has had no stream for `header_timeout`. `pending` is given up with the first request.
+pub(super) async fn serve(context: Rc<Context>, socket: Socket, peer: Peer, deadline: Instant, pending: Pending) {
+    let idle_max = context.config.server.header_timeout;
     let executor = StreamExecutor::default();
-    let next = executor.next.clone();
-    let seen = asked.clone();
+    let (next, running) = (executor.next.clone(), executor.running.clone());
+    let pending = Cell::new(Some(pending));
     let service = service_fn(move |request: Request<Incoming>| {
-        seen.set(true);
+        drop(pending.take());
         // hyper hands the future to the executor right after this call, on the same thread.
         let cancel = Rc::<Cancel>::default();
         next.set(Some(cancel.clone()));
@@ -63,14 +64,20 @@ pub(super) async fn serve(context: Rc<Context>, socket: Socket, peer: Peer, dead
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
-    tokio::select! {
-        _ = &mut connection => return,
-        () = tokio::time::sleep_until(deadline) => {}
+    let mut look = deadline;
+    loop {
+        tokio::select! {
+            _ = &mut connection => return,
+            () = tokio::time::sleep_until(look) => {}
+        }
+        if running.get() == 0 {
+            break;
+        }
+        look = Instant::now() + idle_max;
     }
-    // A connection without a single request by the deadline is closed.
-    if asked.get() {
-        let _ = connection.await;
-    }
+    // A request that is just on its way is still answered.
+    connection.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(idle_max, connection).await;
 }
 
 async fn respond(
@@ -116,12 +123,32 @@ impl Cancel {
 #[derive(Clone, Default)]
 struct StreamExecutor {
     next: Rc<Cell<Option<Rc<Cancel>>>>,
+    /// Streams that are being served.
+    running: Rc<Cell<usize>>,
+}
+
+/// Counts a stream while it is served.
+struct Running(Rc<Cell<usize>>);
+
+impl Running {
+    fn new(count: Rc<Cell<usize>>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
 }
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
     fn execute(&self, future: F) {
         let cancel = self.next.take().unwrap_or_default();
+        let running = Running::new(self.running.clone());
         tokio::task::spawn_local(async move {
+            let _running = running;
             let mut future = pin!(future);
             poll_fn(|cx| match future.as_mut().poll(cx) {
                 Poll::Ready(()) => Poll::Ready(()),

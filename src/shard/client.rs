@@ -12,9 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
-use super::output::{Bounds, Output};
+use super::output::{Bounds, Output, Overflow};
 use super::{Membership, Shard};
-use crate::cursor::LastEventId;
+use crate::cursor::{Epoch, LastEventId};
 use crate::frame::notice::{self, ByeCode, Resume};
 use crate::frame::{EMPTY_CHUNK, Frame};
 use crate::link::{ConnectionInfo, Opening, Ticket};
@@ -74,6 +74,12 @@ pub struct Client {
     /// Its bytes.
     pub output: RefCell<Output>,
     pub(super) membership: RefCell<Membership>,
+    /// The life of the stream it is in.
+    pub(super) epoch: Cell<Option<Epoch>>,
+    /// Everything of its stream up to here has been put to it.
+    pub(super) position: Cell<u64>,
+    /// What it was last told of NATS.
+    pub(super) told_degraded: Cell<bool>,
     phase: Cell<Phase>,
     listening: Cell<bool>,
     resume: Cell<Resume>,
@@ -125,6 +131,9 @@ impl Client {
             pend: RefCell::default(),
             output: RefCell::default(),
             membership: RefCell::default(),
+            epoch: Cell::new(None),
+            position: Cell::new(0),
+            told_degraded: Cell::new(false),
             phase: Cell::new(if spec.stream.is_some() { Phase::Opening } else { Phase::Live }),
             listening: Cell::new(false),
             resume: Cell::new(Resume::New),
@@ -236,15 +245,26 @@ impl Client {
         }
     }
 
-    /// Queues a frame; a reader that is behind its bounds is evicted.
-    pub(super) fn push(&self, frame: Bytes, bounds: Bounds, now: u64) {
-        if self.output.borrow_mut().push(frame, bounds).is_err() {
-            return self.abort(CloseReason::Slow);
-        }
+    /// Queues a frame, within the bounds.
+    pub(super) fn try_push(&self, frame: Bytes, bounds: Bounds, now: u64) -> Result<(), Overflow> {
+        self.output.borrow_mut().push(frame, bounds)?;
         if self.blocked_since.get().is_none() {
             self.blocked_since.set(Some(now));
         }
         self.wake();
+        Ok(())
+    }
+
+    /// Queues a frame that cannot be had again later; a reader that is behind its bounds is evicted.
+    pub(super) fn push(&self, frame: Bytes, bounds: Bounds, now: u64) {
+        if self.try_push(frame, bounds, now).is_err() {
+            self.abort(CloseReason::Slow);
+        }
+    }
+
+    /// Its backlog is full: the rest waits in its stream's log, and is asked for when the backlog is on the wire.
+    pub(super) fn fall_behind(&self) {
+        self.phase.set(Phase::CatchingUp(self.position.get()));
     }
 
     /// The bytes of a frame as this client's protocol wants them.
@@ -362,14 +382,27 @@ impl Shard {
                 client.push(client.bytes_of(frame), self.bounds(), now);
             }
         }
+        client.epoch.set(Some(piece.epoch));
+        client.position.set(piece.upto);
         if piece.joined {
             client.phase.set(Phase::Live);
             self.join_stream(client);
+            self.tell_state(client, piece.degraded);
         } else {
             client.phase.set(Phase::CatchingUp(piece.upto));
         }
         self.opened_if_all_answered(client);
         client.wake();
+    }
+
+    /// What a client that was not listening has missed of NATS being lost and coming back.
+    fn tell_state(&self, client: &Client, degraded: bool) {
+        if client.told_degraded.replace(degraded) == degraded {
+            return;
+        }
+        let head = self.head_for(client);
+        let frame = if degraded { notice::degraded(head) } else { notice::recovered(head) };
+        client.push(client.bytes_of(&frame), self.bounds(), self.now());
     }
 
     /// The core subscriptions of a client are active.

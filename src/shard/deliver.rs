@@ -38,7 +38,18 @@ pub(super) struct Batch {
 #[derive(Debug)]
 enum Item {
     Event(Arc<Event>),
-    Notice(Frame),
+    Notice(Frame, Tells),
+}
+
+/// What a notice tells, and so whether a client that falls behind may miss it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tells {
+    /// Whether NATS is away; told by comparison when the client has caught up.
+    State(bool),
+    /// A hole in the stream; found again by the client's position.
+    StreamGap,
+    /// A hole in core subjects; not to be had again.
+    LiveGap,
 }
 
 /// The last gather buffer and what it was made of.
@@ -53,7 +64,7 @@ impl Item {
     fn frame(&self, format: u8) -> Option<&Frame> {
         match self {
             Self::Event(event) => event.frames.get(format),
-            Self::Notice(frame) => Some(frame),
+            Self::Notice(frame, _) => Some(frame),
         }
     }
 }
@@ -101,8 +112,9 @@ impl Shard {
             ToShard::Event { stream, event } => self.mark_event(stream, event),
             ToShard::Live { pattern, event } => self.mark_live(&pattern, event),
             ToShard::Head { stream, head } => self.streams[usize::from(stream)].head.set(Some(head)),
-            ToShard::StreamNotice { stream, frame } => {
-                let item = self.batch.push(Item::Notice(frame));
+            ToShard::StreamNotice { stream, frame, degraded } => {
+                let tells = degraded.map_or(Tells::StreamGap, Tells::State);
+                let item = self.batch.push(Item::Notice(frame, tells));
                 self.mark_all(&self.streams[usize::from(stream)].members.borrow(), item);
             }
             ToShard::LiveNotice(notice) => self.mark_live_notice(notice),
@@ -180,9 +192,14 @@ impl Shard {
             LiveNotice::Degraded => notice::degraded(id),
             LiveNotice::Recovered => notice::recovered(id),
         };
-        let plain = self.batch.push(Item::Notice(frame(None)));
+        let tells = match notice {
+            LiveNotice::Missed => Tells::LiveGap,
+            LiveNotice::Degraded => Tells::State(true),
+            LiveNotice::Recovered => Tells::State(false),
+        };
+        let plain = self.batch.push(Item::Notice(frame(None), tells));
         let per_stream: Vec<u32> =
-            self.streams.iter().map(|view| self.batch.push(Item::Notice(frame(view.head.get())))).collect();
+            self.streams.iter().map(|view| self.batch.push(Item::Notice(frame(view.head.get()), tells))).collect();
         let clients = self.clients.borrow();
         for (_, slot) in &*self.live_members.borrow() {
             let Some(client) = clients.get(*slot as usize) else { continue };
@@ -271,11 +288,44 @@ impl Shard {
             self.metrics.bytes_sent.add(written as u64);
             client.progressed(self.now(), false);
         }
-        self.queue_rest(client, list, written);
+        let kept = self.queue_rest(client, list, written);
+        self.note(client, &list[..kept]);
+        if kept < list.len() {
+            self.fall_behind(client, &list[kept..]);
+        }
         // TLS took everything, but records wait for the socket.
         if client.protocol == Protocol::Http1 && !client.output.borrow().is_empty() {
             client.wake();
         }
+    }
+
+    /// Remembers how far a client is, after these items have been put to it.
+    fn note(&self, client: &Client, list: &[u32]) {
+        let items = self.batch.items.borrow();
+        for item in list {
+            match &items[*item as usize] {
+                // Core subjects have no sequence.
+                Item::Event(event) if event.at.seq > 0 => client.position.set(event.at.seq),
+                Item::Notice(_, Tells::State(degraded)) => client.told_degraded.set(*degraded),
+                Item::Event(_) | Item::Notice(..) => {}
+            }
+        }
+    }
+
+    /// A full backlog is no reason to end a stream that can be read again from its log: the client leaves the index and
+    /// catches up at its own pace. What is not in the log cannot be skipped: then the reader is too slow.
+    fn fall_behind(&self, client: &Client, skipped: &[u32]) {
+        let items = self.batch.items.borrow();
+        let is_logged = |item: &u32| match &items[*item as usize] {
+            Item::Event(event) => event.at.seq > 0,
+            Item::Notice(_, tells) => *tells != Tells::LiveGap,
+        };
+        if client.stream.is_none() || !skipped.iter().all(is_logged) {
+            return client.abort(CloseReason::Slow);
+        }
+        self.metrics.fell_behind.add(1);
+        client.fall_behind();
+        self.leave_stream(client);
     }
 
     fn try_write(&self, client: &Client, list: &[u32]) -> io::Result<usize> {
@@ -304,18 +354,21 @@ impl Shard {
         transport.try_write(&gathered.bytes)
     }
 
-    /// Queues references to what the socket did not take.
-    fn queue_rest(&self, client: &Client, list: &[u32], mut written: usize) {
+    /// Queues references to what the socket did not take. Gives how many items of the list are written or queued.
+    fn queue_rest(&self, client: &Client, list: &[u32], mut written: usize) -> usize {
         let items = self.batch.items.borrow();
-        for item in list {
+        for (place, item) in list.iter().enumerate() {
             let Some(frame) = items[*item as usize].frame(client.format) else { continue };
             let bytes: Bytes = client.bytes_of(frame);
             if written >= bytes.len() {
                 written -= bytes.len();
                 continue;
             }
-            client.push(bytes.slice(written..), self.bounds(), self.now());
+            if client.try_push(bytes.slice(written..), self.bounds(), self.now()).is_err() {
+                return place;
+            }
             written = 0;
         }
+        list.len()
     }
 }

@@ -139,6 +139,8 @@ pub struct ShardMetrics {
     pub writes: Number,
     /// Heartbeats written or queued.
     pub heartbeats: Number,
+    /// Readers whose backlog was full and that read on from the log.
+    pub fell_behind: Number,
     /// Peers on a unix socket whose uid is not allowed.
     pub peers_refused: Number,
     /// TLS handshakes that failed or took too long.
@@ -205,6 +207,7 @@ impl ShardMetrics {
             bytes_sent: Number::default(),
             writes: Number::default(),
             heartbeats: Number::default(),
+            fell_behind: Number::default(),
             peers_refused: Number::default(),
             handshakes_failed: Number::default(),
             panics: Number::default(),
@@ -324,6 +327,8 @@ impl Metrics {
         counter("bytes_sent_total", "Bytes of event streams handed to sockets", &[], self.sum(|s| s.bytes_sent.get()));
         counter("writes_total", "Write calls made for event streams", &[], self.sum(|s| s.writes.get()));
         counter("heartbeats_sent_total", "Heartbeats written or queued", &[], self.sum(|s| s.heartbeats.get()));
+        let help = "Times a reader's backlog was full and it went on from the stream's log";
+        counter("readers_fell_behind_total", help, &[], self.sum(|s| s.fell_behind.get()));
         let help = "Peers on a unix socket whose uid is not allowed";
         counter("peers_refused_total", help, &[], self.sum(|s| s.peers_refused.get()));
         let help = "TLS handshakes that failed or took too long";
