@@ -43,7 +43,7 @@ pub enum Held {
 /// How much of what a client missed is handed over at a time.
 #[derive(Debug, Clone, Copy)]
 pub struct PieceSize {
-    /// Bytes of frames, passed by at most one event.
+    /// Bytes of frames; a single event may be larger.
     pub bytes: usize,
     /// Events.
     pub events: usize,
@@ -146,10 +146,10 @@ impl Log {
         let mut bytes = 0;
         for event in self.entries.range(start..) {
             if patterns.iter().any(|pattern| pattern.matches(&event.subject)) {
-                if !selection.events.is_empty() && (bytes >= piece.bytes || selection.events.len() >= piece.events) {
+                bytes += event.frames.bytes();
+                if !selection.events.is_empty() && (bytes > piece.bytes || selection.events.len() >= piece.events) {
                     return selection;
                 }
-                bytes += event.frames.bytes();
                 selection.events.push(event.clone());
             }
             selection.upto = event.at.seq;

@@ -65,6 +65,26 @@ on_both_servers! {
         }
     }
 
+    async fn a_burst_larger_than_the_queue_ends_nobody(version: Version) {
+        const COUNT: usize = 400;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).limit("queue_bytes", "\"64KiB\"")).await;
+        let mut reader = Sse::open(narrow(&app).await, &get("/events").user("alice")).await;
+        reader.forget_raw();
+        // 13 MB while nobody reads: far more than the queue and the kernel hold.
+        publisher.publish_all(bulk(0..COUNT)).await;
+        app.metric_is("sidestream_readers_fell_behind_total", &[], 1.0, DEADLINE).await;
+        for n in 0..COUNT {
+            assert_eq!(number(&reader.event().await.data), n);
+        }
+        // It has joined the living again.
+        publisher.publish("events.user.alice.note", "live").await;
+        assert_eq!(reader.event().await.data, "live");
+        assert!(app.metric("sidestream_connections_closed_total", &[]).await < 0.5, "a stream ended");
+        assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
+    }
+
     async fn many_stalled_readers_cost_a_fixed_amount_and_slow_nobody(version: Version) {
         const STALLED: usize = 100;
         let nats = Nats::start(version).await;

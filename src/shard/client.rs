@@ -248,11 +248,21 @@ impl Client {
     /// Queues a frame, within the bounds.
     pub(super) fn try_push(&self, frame: Bytes, bounds: Bounds, now: u64) -> Result<(), Overflow> {
         self.output.borrow_mut().push(frame, bounds)?;
+        self.queued(now);
+        Ok(())
+    }
+
+    /// Queues a frame of a piece, which is bounded as a whole and asked for only when nothing waits.
+    pub(super) fn push_piece(&self, frame: Bytes, now: u64) {
+        self.output.borrow_mut().push_beyond(frame);
+        self.queued(now);
+    }
+
+    fn queued(&self, now: u64) {
         if self.blocked_since.get().is_none() {
             self.blocked_since.set(Some(now));
         }
         self.wake();
-        Ok(())
     }
 
     /// Queues a frame that cannot be had again later; a reader that is behind its bounds is evicted.
@@ -373,13 +383,13 @@ impl Shard {
                 self.put_connected(client, &opening);
             }
             if let Some(gap) = opening.gap {
-                client.push(client.bytes_of(&gap), self.bounds(), now);
+                client.push_piece(client.bytes_of(&gap), now);
             }
         }
         for event in piece.events {
             if let Some(frame) = event.frames.get(client.format) {
                 self.metrics.events_sent.add(1);
-                client.push(client.bytes_of(frame), self.bounds(), now);
+                client.push_piece(client.bytes_of(frame), now);
             }
         }
         client.epoch.set(Some(piece.epoch));
@@ -427,7 +437,7 @@ impl Shard {
         let id = (!opening.id.is_empty()).then_some(opening.id.as_str());
         let connection = client.connection.to_string();
         let frame = notice::connected(&connection, opening.resume, self.settings.heartbeat, jittered_retry(), id);
-        client.push(client.bytes_of(&frame), self.bounds(), self.now());
+        client.push_piece(client.bytes_of(&frame), self.now());
     }
 
     /// Writes what waits for a client with a socket of its own.
@@ -460,9 +470,9 @@ impl Shard {
         self.flush_pend(client);
         let frame = notice::bye(code, jittered_retry(), self.head_for(client));
         let now = self.now();
-        client.push(client.bytes_of(&frame), self.bounds(), now);
+        client.push_piece(client.bytes_of(&frame), now);
         if client.protocol == Protocol::Http1 {
-            client.push(Bytes::from_static(EMPTY_CHUNK), self.bounds(), now);
+            client.push_piece(Bytes::from_static(EMPTY_CHUNK), now);
         }
         if client.closing.get().is_none() {
             client.closing.set(Some(Closing::Orderly(reason)));

@@ -59,15 +59,19 @@ impl Output {
 
     /// Queues a frame. A single frame is taken whatever its size; a second one only within the bounds.
     pub fn push(&mut self, frame: Bytes, bounds: Bounds) -> Result<(), Overflow> {
-        let backlog = self.backlog.get_or_insert_default();
-        if !backlog.frames.is_empty()
-            && (backlog.bytes + frame.len() > bounds.bytes || backlog.frames.len() >= bounds.frames)
-        {
+        let full = |b: &Backlog| b.bytes + frame.len() > bounds.bytes || b.frames.len() >= bounds.frames;
+        if self.backlog.as_deref().is_some_and(full) {
             return Err(Overflow);
         }
+        self.push_beyond(frame);
+        Ok(())
+    }
+
+    /// Queues a frame whatever the bounds: for what is bounded by its maker, such as one piece of a replay.
+    pub fn push_beyond(&mut self, frame: Bytes) {
+        let backlog = self.backlog.get_or_insert_default();
         backlog.bytes += frame.len();
         backlog.frames.push_back(frame);
-        Ok(())
     }
 
     /// Puts bytes before everything else: the response head.
