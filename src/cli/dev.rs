@@ -78,6 +78,8 @@ fn config(port: u16, nats: &str) -> Result<Config, Exit> {
         listen = "127.0.0.1:0"
         [nats]
         servers = [{nats}]
+        [limits]
+        connections = 1000
         [log]
         level = "warn"
         [[stream]]
