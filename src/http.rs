@@ -138,12 +138,15 @@ async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) 
         return Err(Refusal::NotAcceptable.into());
     }
     let query = Query::parse(request.uri())?;
-    let grant = grant(context, route, identity.as_ref(), &captures, &query)?;
+    // Only `sidestream dev` has a front; elsewhere a query never names anyone.
+    let named = context.front.as_ref().and_then(|front| front.user(&query));
+    let user = identity.as_ref().map(|identity| identity.token.clone()).or_else(|| named.clone());
+    let grant = grant(route, user, identity.as_ref(), &captures, &query)?;
     let last_event_id = last_event_id(request.headers(), &query)?;
     if request.method() == Method::HEAD {
         return Err(No::Response(Box::new(head().map(|()| Full::default()))));
     }
-    let user = identity.as_ref().map(|identity| identity.user.as_str());
+    let user = identity.as_ref().map(|identity| identity.user.as_str()).or(named.as_ref().map(Token::as_str));
     let spec = Spec {
         connection: Uuid::now_v7(),
         route: index,
@@ -208,14 +211,12 @@ fn no_body(request: &Request<Incoming>) -> Result<(), Refusal> {
 
 /// The patterns this request may hear; the only place where an identity becomes a grant.
 fn grant(
-    context: &Context,
     route: &Route,
+    user: Option<Token>,
     identity: Option<&Identity>,
     captures: &[(&str, &str)],
     query: &Query,
 ) -> Result<Grant, Refusal> {
-    let front_user = context.front.as_ref().and_then(|front| front.user(query));
-    let user = identity.map(|identity| identity.token.clone()).or(front_user);
     if route.audience == Audience::User && user.is_none() {
         return Err(Refusal::IdentityMissing);
     }

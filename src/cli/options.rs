@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config::error::Report;
 use crate::config::load::{self, Loaded, Sources};
 use crate::config::units::parse_duration;
 
@@ -37,17 +36,18 @@ impl ConfigArgs {
     /// The same for commands that work without any file: then the defaults hold, under the environment and `--set`.
     pub fn load_or_defaults(&self) -> Result<Loaded, Exit> {
         let none = self.files.is_empty() && !load::DEFAULT_FILES.iter().any(|file| Path::new(file).exists());
-        if none { reported(load::load_text("defaults", "", &self.sources())) } else { self.load() }
+        // Warnings are for who runs the server.
+        let loaded = if none { load::load_text("defaults", "", &self.sources()) } else { load::load(&self.sources()) };
+        loaded.map_err(|report| {
+            eprintln!("{report}");
+            Exit::from(&report)
+        })
     }
 }
 
 /// Loads, with warnings and the report of faults on standard error.
 pub fn load_or_report(sources: &Sources) -> Result<Loaded, Exit> {
-    reported(load::load(sources))
-}
-
-fn reported(result: Result<Loaded, Report>) -> Result<Loaded, Exit> {
-    match result {
+    match load::load(sources) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
                 eprintln!("{}", warning.labelled("warning"));
