@@ -4,7 +4,7 @@
 //! several gathered into a buffer that neighbours with the same list share. A client whose socket is full, or that still
 //! has a backlog, gets references instead. Under load the queue grows while a pass runs, so the next pass carries more.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +33,8 @@ pub(super) struct Batch {
     dirty: RefCell<Vec<u32>>,
     gathered: RefCell<Gathered>,
     scratch: RefCell<Vec<u8>>,
+    /// The time of the pass: the clock is read once per turn, not once per client.
+    now: Cell<u64>,
 }
 
 #[derive(Debug)]
@@ -100,6 +102,7 @@ impl Shard {
     pub(super) async fn deliver_loop(self: Rc<Self>, mut queue: mpsc::Receiver<ToShard>) {
         let mut messages = Vec::with_capacity(BATCH_MESSAGES);
         while queue.recv_many(&mut messages, BATCH_MESSAGES).await > 0 {
+            self.batch.now.set(self.now());
             for message in messages.drain(..) {
                 self.accept(message);
             }
@@ -255,6 +258,7 @@ impl Shard {
             }
             if count % WRITES_PER_TURN == WRITES_PER_TURN - 1 {
                 tokio::task::yield_now().await;
+                self.batch.now.set(self.now());
             }
         }
         self.batch.clear();
@@ -286,7 +290,7 @@ impl Shard {
         }
         if written > 0 {
             self.metrics.bytes_sent.add(written as u64);
-            client.progressed(self.now(), false);
+            client.progressed(self.batch.now.get(), false);
         }
         let kept = self.queue_rest(client, list, written);
         self.note(client, &list[..kept]);
@@ -364,7 +368,7 @@ impl Shard {
                 written -= bytes.len();
                 continue;
             }
-            if client.try_push(bytes.slice(written..), self.bounds(), self.now()).is_err() {
+            if client.try_push(bytes.slice(written..), self.bounds(), self.batch.now.get()).is_err() {
                 return place;
             }
             written = 0;
