@@ -82,6 +82,7 @@ pub async fn start(
             feed: feed.clone(),
             control: control.clone(),
             known: None,
+            suspect: false,
             history_bytes: config.history_bytes,
         };
         let encoder = encoder(config, metrics, Some(name.clone()), |route| route.stream == Some(index));

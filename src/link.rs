@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cursor::{Cursor, Epoch, LastEventId};
+use crate::cursor::{Cursor, LastEventId};
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::frame::notice::Resume;
@@ -174,8 +174,8 @@ pub enum LiveNotice {
 pub struct Piece {
     /// Index of the stream it comes from.
     pub stream: u8,
-    /// Which life of it.
-    pub epoch: Epoch,
+    /// Which log of it, counted from the start of the process: sequences mean something else in the next.
+    pub log: u32,
     /// Whether NATS is away just now.
     pub degraded: bool,
     /// Present in the first piece: how the stream opens.
@@ -229,8 +229,8 @@ pub enum From {
     LastEventId(LastEventId),
     /// It has everything up to a sequence and wants the next piece.
     Sequence {
-        /// In this life of the stream.
-        epoch: Epoch,
+        /// In this log, by [`Piece::log`].
+        log: u32,
         /// Up to here.
         after: u64,
     },
@@ -261,6 +261,7 @@ pub enum LiveRequest {
 #[derive(Debug, Default)]
 pub struct FeedStatus {
     ever_up: AtomicBool,
+    serving: AtomicBool,
     up: AtomicBool,
     head: AtomicU64,
     /// Since when it has been down, after having been up.
@@ -271,6 +272,16 @@ impl FeedStatus {
     /// Whether NATS has ever answered here; before that, streams are refused softly.
     pub fn ever_up(&self) -> bool {
         self.ever_up.load(Ordering::Relaxed)
+    }
+
+    /// Whether the feed lets clients in: it has been up, and is not just filling its log.
+    pub fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// The feed says whether it lets clients in.
+    pub fn set_serving(&self, serving: bool) {
+        self.serving.store(serving, Ordering::Relaxed);
     }
 
     /// Whether the feed is reading now.

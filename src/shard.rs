@@ -140,10 +140,10 @@ impl Shard {
         self.clients.borrow().is_empty()
     }
 
-    /// Whether all feeds that a client would need have ever been up.
+    /// Whether all feeds that a client would need let it in.
     pub fn can_serve(&self, stream: Option<u8>, live: bool) -> bool {
-        let stream_seen = stream.is_none_or(|s| self.feeds.streams[usize::from(s)].status.ever_up());
-        stream_seen && (!live || self.feeds.live.status.ever_up())
+        let serving = stream.is_none_or(|s| self.feeds.streams[usize::from(s)].status.is_serving());
+        serving && (!live || self.feeds.live.status.is_serving())
     }
 
     /// Opens a stream: takes a slot, asks the feeds, and waits until they have answered. Dropping the future or the guard
@@ -256,12 +256,12 @@ impl Shard {
 
     /// Asks for what a client that catches up has still missed.
     fn ask_next_piece(&self, client: &Client, after: u64) {
-        if let (Some(stream), Some(epoch)) = (client.stream, client.epoch.get()) {
+        if let Some(stream) = client.stream {
             self.feeds.streams[usize::from(stream)].send(StreamRequest::Attach {
                 shard: self.index,
                 ticket: client.ticket,
                 grant: client.grant.clone(),
-                from: crate::link::From::Sequence { epoch, after },
+                from: crate::link::From::Sequence { log: client.log.get(), after },
             });
         }
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
 
-use super::api::{self, ApiError, StreamInfo};
+use super::api::{self, ApiError, StoredMessage, StreamInfo};
 use super::connection::{Connection, Kept};
 use super::reply::Delivery;
 use crate::config;
@@ -36,6 +36,8 @@ pub struct Opened {
     pub pending: u64,
     /// The consumer's name.
     pub consumer: String,
+    /// A message that was read in a way that cannot fail, because the client may not survive it; it stands at `base`.
+    pub stepped_over: Option<StoredMessage>,
     /// Its messages.
     pub messages: Subscriber,
     /// The connection it is read from.
@@ -103,6 +105,8 @@ pub struct Opening {
     pub control: Kept,
     /// What is held already.
     pub known: Option<Known>,
+    /// The next message is suspected of ending whoever reads it.
+    pub suspect: bool,
     /// How much history a first read may fill, in bytes.
     pub history_bytes: usize,
 }
@@ -124,6 +128,13 @@ pub async fn open(opening: Opening) -> Result<Opened, FeedError> {
 struct Plan {
     start: Start,
     base: Position,
+    stepped_over: Option<StoredMessage>,
+}
+
+impl Plan {
+    fn new(start: Start, base: Position) -> Self {
+        Self { start, base, stepped_over: None }
+    }
 }
 
 impl Opening {
@@ -139,14 +150,28 @@ impl Opening {
 
     async fn plan(&self, control: &Client, info: &StreamInfo, epoch: Epoch) -> Result<Plan, FeedError> {
         let Some(known) = self.known else {
-            return Ok(Plan { start: Start::First, base: self.first_base(control, info).await? });
+            return Ok(Plan::new(Start::First, self.first_base(control, info).await?));
         };
         let went_back =
             known.epoch != epoch || info.state.last_seq < known.head.seq || self.rewritten(control, known).await?;
         if went_back {
-            return Ok(Plan { start: Start::Reset, base: self.first_base(control, info).await? });
+            return Ok(Plan::new(Start::Reset, self.first_base(control, info).await?));
         }
-        Ok(Plan { start: Start::Continued, base: known.head })
+        let plan = Plan::new(Start::Continued, known.head);
+        // Where older messages are gone too, the server's clamping tells the hole.
+        if self.suspect && info.state.first_seq <= known.head.seq + 1 {
+            return self.step_over(control, plan).await;
+        }
+        Ok(plan)
+    }
+
+    /// Takes the next message by itself and starts behind it.
+    async fn step_over(&self, control: &Client, mut plan: Plan) -> Result<Plan, FeedError> {
+        if let Some(message) = api::message_from(control, &self.stream, plan.base.seq + 1).await? {
+            plan.base = Position { seq: message.seq, time: message.time };
+            plan.stepped_over = Some(message);
+        }
+        Ok(plan)
     }
 
     /// Whether another message stands at our head's sequence: a store that went back in time and grew again.
@@ -193,7 +218,9 @@ impl Opening {
         } else {
             return Err(FeedError::Order("the consumer starts before the place that was asked for"));
         };
-        Ok(Opened { info, epoch, start, base, pending: consumer.num_pending, consumer: consumer.name, messages, feed })
+        let stepped_over = plan.stepped_over;
+        let (pending, consumer) = (consumer.num_pending, consumer.name);
+        Ok(Opened { info, epoch, start, base, pending, consumer, stepped_over, messages, feed })
     }
 }
 

@@ -80,6 +80,12 @@ impl Fanout {
         }
     }
 
+    /// Tells every shard where the head is, whatever it knew: the sequences of another log begin.
+    pub async fn begin(&mut self, stream: u8, head: Cursor) {
+        self.told.fill(u64::MAX);
+        self.head(stream, head).await;
+    }
+
     /// Sends to every shard.
     pub async fn to_all(&self, message: impl Fn() -> ToShard) {
         for shard in 0..self.shards.len() {

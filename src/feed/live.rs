@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::SelectAll;
-use tokio::sync::mpsc;
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{LocalBoxStream, SelectAll};
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::connection::{Connection, Kept, Link};
@@ -50,11 +51,11 @@ struct Subscription {
     listeners: HashMap<usize, u32>,
     /// Since when nobody listens.
     idle_since: Option<Instant>,
-    /// Ends the forwarding stream.
-    _stop: tokio::sync::oneshot::Sender<()>,
+    /// Ends the stream of messages; absent when the client died before it could subscribe.
+    _stop: Option<oneshot::Sender<()>>,
 }
 
-type Messages = SelectAll<futures_util::stream::LocalBoxStream<'static, (Arc<Pattern>, async_nats::Message)>>;
+type Messages = SelectAll<LocalBoxStream<'static, (Arc<Pattern>, async_nats::Message)>>;
 
 struct State {
     feed: LiveFeed,
@@ -63,37 +64,69 @@ struct State {
     subscriptions: HashMap<Pattern, Subscription>,
     messages: Messages,
     seen: Link,
+    /// A barrier has shown that the subscriptions are active on this connection. Until then no message is handed on.
+    proven: bool,
     degraded: bool,
     /// Messages may have been missed since clients were last told.
     missed: bool,
-    /// Clients that wait for the next barrier.
-    waiting: Vec<(usize, Ticket)>,
+    barrier: Barrier,
+}
+
+/// A round trip on the connection: what was sent before it has been seen by the server. Runs beside everything else.
+#[derive(Default)]
+struct Barrier {
+    underway: Option<LocalBoxFuture<'static, bool>>,
+    /// Clients whose subscriptions it proves.
+    covers: Vec<(usize, Ticket)>,
+    /// Clients for the next one.
+    next: Vec<(usize, Ticket)>,
+}
+
+impl Barrier {
+    fn start(&mut self, connection: &Connection) {
+        if self.underway.is_none() {
+            self.covers.append(&mut self.next);
+            self.underway = Some(round_trip(connection.client.clone()).boxed_local());
+        }
+    }
+
+    /// The outcome, when there is one under way.
+    async fn outcome(&mut self) -> bool {
+        match &mut self.underway {
+            Some(round_trip) => round_trip.await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+async fn round_trip(client: async_nats::Client) -> bool {
+    match client.request(BARRIER_SUBJECT, Bytes::new()).await {
+        Ok(_) => true,
+        Err(error) => matches!(error.kind(), async_nats::RequestErrorKind::NoResponders),
+    }
 }
 
 impl LiveFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
-        let state = State {
+        let mut state = State {
             connection: self.kept.current(),
             feed: self,
             subscriptions: HashMap::new(),
             messages: SelectAll::new(),
             seen: Link::default(),
+            proven: false,
             degraded: false,
             missed: false,
-            waiting: Vec::new(),
+            barrier: Barrier::default(),
         };
-        state.run().await;
+        while state.session().await {
+            state.begin_again().await;
+        }
     }
 }
 
 impl State {
-    async fn run(mut self) {
-        while self.session().await {
-            self.begin_again().await;
-        }
-    }
-
     /// Serves until the client has died (true) or the process ends (false).
     async fn session(&mut self) -> bool {
         let mut link = self.connection.link.clone();
@@ -111,20 +144,19 @@ impl State {
                     let now = *link.borrow_and_update();
                     self.link_changed(now).await;
                 }
+                passed = self.barrier.outcome() => self.barrier_over(passed).await,
                 request = self.feed.requests.recv() => {
                     let Some(request) = request else { return false };
                     self.serve(request).await;
-                    while let Ok(request) = self.feed.requests.try_recv() {
-                        self.serve(request).await;
-                    }
-                    self.admit().await;
                 }
-                Some((pattern, message)) = self.messages.next(), if !self.messages.is_empty() => {
+                Some((pattern, message)) = self.messages.next(), if self.proven && !self.messages.is_empty() => {
                     self.deliver(&pattern, &message).await;
                 }
                 _ = sweep.tick() => {
                     self.drop_idle();
-                    self.admit().await;
+                    if self.seen.connected && (!self.proven || !self.barrier.next.is_empty()) {
+                        self.barrier.start(&self.connection);
+                    }
                 }
             }
         }
@@ -138,10 +170,11 @@ impl State {
         self.connection = self.feed.kept.alive().await;
         self.seen = Link::default();
         self.messages = SelectAll::new();
-        for (pattern, old) in std::mem::take(&mut self.subscriptions) {
-            if let Some(new) = self.subscribe(&pattern).await {
-                let Subscription { listeners, idle_since, .. } = old;
-                self.subscriptions.insert(pattern, Subscription { listeners, idle_since, ..new });
+        let patterns: Vec<Pattern> = self.subscriptions.keys().cloned().collect();
+        for pattern in patterns {
+            let stop = self.subscribe(&pattern).await;
+            if let Some(subscription) = self.subscriptions.get_mut(&pattern) {
+                subscription._stop = stop;
             }
         }
     }
@@ -150,27 +183,52 @@ impl State {
         let before = std::mem::replace(&mut self.seen, now);
         if now.losses > before.losses || now.overflows > before.overflows {
             self.missed = true;
-        }
-        if !now.connected && before.connected {
-            self.feed.status.set_up(false);
-            self.degraded = true;
-            self.tell(LiveNotice::Degraded).await;
+            self.proven = false;
         }
         if !now.connected {
-            return;
-        }
-        if !before.connected || self.missed {
-            self.back().await;
+            self.proven = false;
+            self.forget_barrier();
+            self.feed.status.set_up(false);
+            if before.connected && !self.degraded {
+                self.degraded = true;
+                self.tell(LiveNotice::Degraded).await;
+            }
+        } else if !self.proven {
+            // One that was under way on the connection before proves nothing about this one.
+            self.forget_barrier();
+            self.barrier.start(&self.connection);
         }
     }
 
-    /// The connection is up: the client sends its subscriptions again. When a barrier proves them active, clients are
-    /// told what they missed, and only then do messages flow again.
-    async fn back(&mut self) {
-        if !self.barrier().await {
+    fn forget_barrier(&mut self) {
+        self.barrier.underway = None;
+        let mut covered = std::mem::take(&mut self.barrier.covers);
+        self.barrier.next.append(&mut covered);
+    }
+
+    /// The subscriptions are active: clients are told what they missed, and only then do messages flow again. A barrier that
+    /// fails is tried again by the sweep.
+    async fn barrier_over(&mut self, passed: bool) {
+        self.barrier.underway = None;
+        let mut covered = std::mem::take(&mut self.barrier.covers);
+        if !passed {
+            self.barrier.next.append(&mut covered);
             return;
         }
+        if !std::mem::replace(&mut self.proven, true) {
+            self.back().await;
+        }
+        for (shard, ticket) in covered {
+            self.to(shard, ToShard::Listening { ticket }).await;
+        }
+        if !self.barrier.next.is_empty() {
+            self.barrier.start(&self.connection);
+        }
+    }
+
+    async fn back(&mut self) {
         self.feed.status.set_up(true);
+        self.feed.status.set_serving(true);
         let listened = self.subscriptions.values().any(|s| !s.listeners.is_empty());
         if std::mem::take(&mut self.missed) && listened {
             self.feed.encoder.metrics.gap(GapReason::Upstream);
@@ -179,14 +237,16 @@ impl State {
         if std::mem::take(&mut self.degraded) {
             self.tell(LiveNotice::Recovered).await;
         }
-        self.admit().await;
     }
 
     async fn serve(&mut self, request: LiveRequest) {
         match request {
             LiveRequest::Listen { shard, ticket, grant } => {
                 self.listen(shard, &grant).await;
-                self.waiting.push((shard, ticket));
+                self.barrier.next.push((shard, ticket));
+                if self.seen.connected {
+                    self.barrier.start(&self.connection);
+                }
             }
             LiveRequest::Unlisten { shard, grant } => self.unlisten(shard, &grant),
         }
@@ -195,8 +255,11 @@ impl State {
     async fn listen(&mut self, shard: usize, grant: &Grant) {
         for pattern in grant.live() {
             if !self.subscriptions.contains_key(pattern) {
-                let Some(subscription) = self.subscribe(pattern).await else { continue };
-                self.subscriptions.insert(pattern.clone(), subscription);
+                let stop = self.subscribe(pattern).await;
+                let pattern_shared = Arc::new(pattern.clone());
+                let new =
+                    Subscription { pattern: pattern_shared, listeners: HashMap::new(), idle_since: None, _stop: stop };
+                self.subscriptions.insert(pattern.clone(), new);
                 self.count();
             }
             if let Some(subscription) = self.subscriptions.get_mut(pattern) {
@@ -206,20 +269,21 @@ impl State {
         }
     }
 
-    async fn subscribe(&mut self, pattern: &Pattern) -> Option<Subscription> {
+    /// Subscribes on the connection of the moment. If its client has just died there is nothing to read, and
+    /// [`State::begin_again`] subscribes anew.
+    async fn subscribe(&mut self, pattern: &Pattern) -> Option<oneshot::Sender<()>> {
         let subscriber = match self.connection.client.subscribe(pattern.as_str().to_owned()).await {
             Ok(subscriber) => subscriber,
             Err(error) => {
-                tracing::error!(%error, "Core subscription failed");
+                tracing::warn!(%error, "Core subscription failed");
                 return None;
             }
         };
-        let pattern = Arc::new(pattern.clone());
-        let tag = pattern.clone();
-        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let tag = Arc::new(pattern.clone());
+        let (stop, stopped) = oneshot::channel::<()>();
         let tagged = subscriber.map(move |message| (tag.clone(), message)).take_until(stopped);
         self.messages.push(tagged.boxed_local());
-        Some(Subscription { pattern, listeners: HashMap::new(), idle_since: None, _stop: stop })
+        Some(stop)
     }
 
     fn unlisten(&mut self, shard: usize, grant: &Grant) {
@@ -247,24 +311,6 @@ impl State {
 
     fn count(&self) {
         self.feed.encoder.metrics.live_subscriptions.set(self.subscriptions.len() as u64);
-    }
-
-    /// Tells waiting clients that their subscriptions are active, once that is so.
-    async fn admit(&mut self) {
-        if self.waiting.is_empty() || !self.seen.connected || !self.barrier().await {
-            return;
-        }
-        for (shard, ticket) in std::mem::take(&mut self.waiting) {
-            self.to(shard, ToShard::Listening { ticket }).await;
-        }
-    }
-
-    /// A round trip on this connection: what was sent before it has been seen by the server.
-    async fn barrier(&self) -> bool {
-        match self.connection.client.request(BARRIER_SUBJECT, Bytes::new()).await {
-            Ok(_) => true,
-            Err(error) => matches!(error.kind(), async_nats::RequestErrorKind::NoResponders),
-        }
     }
 
     async fn deliver(&mut self, pattern: &Arc<Pattern>, message: &async_nats::Message) {

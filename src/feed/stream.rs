@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::consumer::{self, FeedError, Kind, Known, Opened, Opening, Order, SILENCE_MAX, Start};
 use super::encode::{Encoder, NAME_HEADER};
 use super::fanout::Fanout;
-use crate::cursor::{Cursor, Epoch, LastEventId, Position};
+use crate::cursor::{Cursor, LastEventId, Position};
 use crate::event::{Event, Frames};
 use crate::frame::notice::{self, Gap, GapReason, Resume};
 use crate::frame::{Frame, Message};
@@ -32,12 +32,16 @@ use crate::route::Grant;
 const RETRY_MIN: Duration = Duration::from_millis(20);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 /// How long a cursor above our head may wait for us to catch up with another sidecar.
-const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
+/// Longer than it takes to notice that our own consumer is lost.
+const AHEAD_PATIENCE: Duration = Duration::from_millis(3500);
 /// How often shards without a new event learn where the head is.
 const HEAD_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages taken from the subscription before requests are looked at again.
 const BURST: usize = 256;
-/// Losses of the connection at the same place before the message there is taken for poison.
+/// A session that ends sooner than this, without having read anything, may have been ended by what it read.
+const SHORT_SESSION: Duration = Duration::from_secs(2);
+/// Losses of the connection at the same place, all but the first after a short session, before the message there is taken
+/// for poison.
 const LOSSES_AT_POISON: u32 = 2;
 
 /// The feed of one stream.
@@ -75,6 +79,12 @@ struct State {
     ahead: Vec<Waiting>,
     /// The head when the connection was last lost, and how often it was lost there.
     losses: (u64, u32),
+    /// Since when a consumer is open and read.
+    reading_since: Option<Instant>,
+    /// The log is warm when it has got here.
+    warm_at: u64,
+    /// Logs begun so far.
+    logs: u32,
 }
 
 struct Waiting {
@@ -82,7 +92,7 @@ struct Waiting {
     ticket: Ticket,
     grant: Arc<Grant>,
     last: LastEventId,
-    until: Instant,
+    since: Instant,
 }
 
 impl StreamFeed {
@@ -97,6 +107,9 @@ impl StreamFeed {
             early: VecDeque::new(),
             ahead: Vec::new(),
             losses: (0, 0),
+            reading_since: None,
+            warm_at: 0,
+            logs: 0,
         };
         state.run().await;
     }
@@ -109,12 +122,15 @@ impl State {
             match self.open().await {
                 Some(Ok(opened)) => {
                     attempt = 0;
+                    let began = Instant::now();
                     let Some(error) = self.session(opened).await else { return };
+                    self.reading_since = None;
                     tracing::warn!(stream = self.name(), %error, "Feed interrupted");
-                    self.after_loss(&error).await;
+                    self.suspect(&error, began.elapsed());
                 }
                 Some(Err(error)) => {
                     tracing::warn!(stream = self.name(), %error, "Feed not open");
+                    self.suspect(&error, Duration::ZERO);
                     self.set_degraded(true).await;
                     self.unhang(&error).await;
                     attempt += 1;
@@ -134,6 +150,8 @@ impl State {
     /// Opens a consumer while requests are served. `None` when the process ends.
     async fn open(&mut self) -> Option<Result<Opened, FeedError>> {
         self.feed.opening.known = self.log.as_ref().map(|log| Known { epoch: log.epoch(), head: log.head() });
+        self.feed.opening.suspect =
+            self.log.as_ref().is_some_and(|log| self.losses == (log.head().seq, LOSSES_AT_POISON));
         let opening = self.feed.opening.clone();
         let mut open = pin!(consumer::open(opening));
         let mut tick = tokio::time::interval(HEAD_INTERVAL);
@@ -218,35 +236,46 @@ impl State {
     /// Brings the log in line with where the consumer starts, and tells clients what that means for them.
     async fn begin(&mut self, opened: &Opened) {
         self.first_seq = opened.info.state.first_seq;
-        let gap = match opened.start {
-            Start::Continued => None,
-            Start::First => Some(None),
+        match opened.start {
+            Start::Continued => {}
+            Start::First => self.begin_log(opened, None).await,
             Start::Skipped => {
-                Some(Some((self.log.as_ref().map(|l| l.head().seq), removal_reason(&opened.info.config))))
+                let after = self.log.as_ref().map(|log| log.head().seq);
+                self.begin_log(opened, Some((after, removal_reason(&opened.info.config)))).await;
             }
-            Start::Reset => Some(Some((None, GapReason::Reset))),
-        };
-        if let Some(declared) = gap {
-            let log = Log::new(opened.epoch, opened.base, self.feed.opening.history_bytes);
-            if let Some((after, reason)) = declared {
-                let gap = Gap { after, next: Some(opened.base.seq + 1), reason };
-                tracing::warn!(stream = self.name(), after = ?gap.after, next = ?gap.next, reason = reason.label(), "Gap");
-                let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(opened.base)));
-                self.feed.encoder.metrics.gap(reason);
-                self.feed
-                    .fanout
-                    .to_all(|| ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone(), degraded: None })
-                    .await;
-            }
-            self.log = Some(log);
+            Start::Reset => self.begin_log(opened, Some((None, GapReason::Reset))).await,
+        }
+        if let (Start::Continued, Some(message)) = (opened.start, &opened.stepped_over) {
+            self.step_over(message).await;
         }
         if opened.pending == 0 {
             self.caught_up(Position { seq: opened.info.state.last_seq, time: 0 });
         }
+        self.reading_since = Some(Instant::now());
         self.feed.status.set_up(true);
         self.set_degraded(false).await;
         tracing::info!(stream = self.name(), start = ?opened.start, behind = opened.base.seq, waiting = opened.pending, "Feed open");
         self.advanced().await;
+    }
+
+    /// Begins a log behind the consumer's start. With `lost`, clients are told of the hole before it: the last sequence
+    /// they can have, where it means anything, and why.
+    async fn begin_log(&mut self, opened: &Opened, lost: Option<(Option<u64>, GapReason)>) {
+        let log = Log::new(opened.epoch, opened.base, self.feed.opening.history_bytes);
+        self.logs += 1;
+        self.warm = false;
+        self.feed.status.set_serving(false);
+        self.warm_at = opened.info.state.last_seq;
+        self.feed.fanout.begin(self.feed.index, log.cursor(opened.base)).await;
+        if let Some((after, reason)) = lost {
+            let gap = Gap { after, next: Some(opened.base.seq + 1), reason };
+            tracing::warn!(stream = self.name(), after = ?gap.after, next = ?gap.next, reason = reason.label(), "Gap");
+            self.feed.encoder.metrics.gap(reason);
+            let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(opened.base)));
+            let notice = || ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone(), degraded: None };
+            self.feed.fanout.to_all(notice).await;
+        }
+        self.log = Some(log);
     }
 
     async fn take(
@@ -259,15 +288,16 @@ impl State {
             Kind::Control { answer: Some(subject) } => {
                 let _ = feed.client.publish(subject, Bytes::new()).await;
             }
-            Kind::Control { answer: None } => {}
+            // An idle heartbeat: nothing waits.
+            Kind::Control { answer: None } => self.warmed(),
             Kind::Data(delivery) => {
                 let at = Position { seq: delivery.stream_seq, time: delivery.time };
                 let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
                 let message =
                     Message { subject: &message.subject, name, payload: &message.payload, time: delivery.time };
                 self.append(message, at).await;
-                if delivery.pending == 0 {
-                    self.caught_up(at);
+                if delivery.pending == 0 || at.seq >= self.warm_at {
+                    self.warmed();
                 }
             }
         }
@@ -288,7 +318,12 @@ impl State {
         if let Some(log) = &mut self.log {
             log.skip_to(at);
         }
+        self.warmed();
+    }
+
+    fn warmed(&mut self) {
         self.warm = true;
+        self.feed.status.set_serving(true);
     }
 
     /// After new events or a new start: lets in who was waiting for them.
@@ -321,11 +356,13 @@ impl State {
     async fn serve_warm(&mut self, request: StreamRequest) {
         match request {
             StreamRequest::Detach { shard, grant } => self.feed.fanout.remove(shard, grant.stream()),
+            // Only the request itself still holds the grant: the client has gone.
+            StreamRequest::Attach { grant, .. } if Arc::strong_count(&grant) == 1 => {}
             StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } => {
-                self.attach(Waiting { shard, ticket, grant, last, until: Instant::now() + AHEAD_PATIENCE }).await;
+                self.attach(Waiting { shard, ticket, grant, last, since: Instant::now() }).await;
             }
-            StreamRequest::Attach { shard, ticket, grant, from: link::From::Sequence { epoch, after } } => {
-                self.go_on(shard, ticket, &grant, epoch, after).await;
+            StreamRequest::Attach { shard, ticket, grant, from: link::From::Sequence { log, after } } => {
+                self.go_on(shard, ticket, &grant, log, after).await;
             }
         }
     }
@@ -333,7 +370,7 @@ impl State {
     async fn attach(&mut self, client: Waiting) {
         let Some(log) = &self.log else { return };
         let verdict = match resume::decide(client.last, log, self.first_seq) {
-            Verdict::Ahead if Instant::now() < client.until => return self.ahead.push(client),
+            Verdict::Ahead if self.may_catch_up(&client) => return self.ahead.push(client),
             Verdict::Ahead => resume::beyond_head(log),
             verdict => verdict,
         };
@@ -357,12 +394,18 @@ impl State {
         self.answer(client.shard, client.ticket, &client.grant, from.seq, Some(opening)).await;
     }
 
+    /// Whether a cursor above our head may still turn out to be ours: as long as we have not read undisturbed for a while.
+    fn may_catch_up(&self, client: &Waiting) -> bool {
+        let patient = |since: Instant| Instant::now() < client.since.max(since) + AHEAD_PATIENCE;
+        self.reading_since.is_none_or(patient)
+    }
+
     /// The next piece for a client that has everything up to `after`. If the log has moved past it meanwhile, or begun anew,
     /// that is a declared gap like any other.
-    async fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, epoch: Epoch, after: u64) {
+    async fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, of: u32, after: u64) {
         let Some(log) = &self.log else { return };
         let base = log.base();
-        let (told_after, reason) = if epoch != log.epoch() || after > log.head().seq {
+        let (told_after, reason) = if of != self.logs || after > log.head().seq {
             (None, GapReason::Reset)
         } else if after < base.seq {
             (Some(after), GapReason::ReplayLimit)
@@ -392,7 +435,7 @@ impl State {
         }
         let piece = Piece {
             stream: self.feed.index,
-            epoch: log.epoch(),
+            log: self.logs,
             degraded: self.degraded,
             opening,
             events: selection.events,
@@ -405,8 +448,14 @@ impl State {
     }
 
     async fn settle_ahead(&mut self) {
+        if !self.warm {
+            return;
+        }
         for client in std::mem::take(&mut self.ahead) {
-            self.attach(client).await;
+            // Only this list still holds the grant of a client that has gone.
+            if Arc::strong_count(&client.grant) > 1 {
+                self.attach(client).await;
+            }
         }
     }
 
@@ -441,35 +490,31 @@ impl State {
         }
     }
 
-    /// A connection that is lost again and again at the same place is lost to the message there, and a client that died over
-    /// it at once is too: the message is read in a way that cannot fail, and stepped over.
-    async fn after_loss(&mut self, error: &FeedError) {
+    /// A connection that is lost again and again at the same place is lost to the message there, and a client that died is
+    /// too. The next opening reads that message in a way that cannot fail.
+    fn suspect(&mut self, error: &FeedError, lasted: Duration) {
         let Some(log) = &self.log else { return };
         let head = log.head().seq;
-        let before = if self.losses.0 == head { self.losses.1 } else { 0 };
-        let losses = match error {
-            FeedError::Died => LOSSES_AT_POISON,
-            FeedError::Disconnected => before + 1,
+        let before = if self.losses.0 == head && lasted < SHORT_SESSION { self.losses.1 } else { 0 };
+        let link_lost = || !self.feed.opening.feed.current().link.borrow().connected;
+        self.losses = match error {
+            FeedError::Died => (head, LOSSES_AT_POISON),
+            FeedError::Disconnected => (head, (before + 1).min(LOSSES_AT_POISON)),
+            // The message may come before the consumer's creation has been answered.
+            FeedError::Api(api::ApiError::Unanswered(_)) if !self.feed.opening.feed.current().is_alive() => {
+                (head, LOSSES_AT_POISON)
+            }
+            FeedError::Api(api::ApiError::Unanswered(_)) if link_lost() => (head, (before + 1).min(LOSSES_AT_POISON)),
             _ => return,
         };
-        self.losses = (head, losses);
-        if losses < LOSSES_AT_POISON {
-            return;
-        }
-        let control = self.feed.opening.control.current().client;
-        match api::message_from(&control, self.name(), head + 1).await {
-            Ok(Some(message)) => self.step_over(message).await,
-            Ok(None) => {}
-            Err(error) => tracing::warn!(stream = self.name(), %error, "The next message could not be read"),
-        }
     }
 
-    async fn step_over(&mut self, message: api::StoredMessage) {
+    async fn step_over(&mut self, message: &api::StoredMessage) {
         self.feed.encoder.metrics.poison.add(1);
         tracing::warn!(
             stream = self.name(),
             seq = message.seq,
-            "Message that the NATS client may not be able to read, stepped over"
+            "Message that the NATS client may not survive, read by itself and stepped over"
         );
         let at = Position { seq: message.seq, time: message.time };
         let subject = &message.subject;

@@ -20,7 +20,7 @@ use crate::subject::{Pattern, TOKEN_BYTES_MAX, Token, encode_user};
 /// Longest claims header, in bytes (requirement R10).
 const CLAIMS_BYTES_MAX: usize = 8 * 1024;
 /// Most subjects the app may name in `identity.subjects_header`.
-const SUBJECTS_MAX: usize = 64;
+const SUBJECTS_MAX: usize = 32;
 
 /// A user that a proven proxy vouched for. Only [`evaluate`] makes one.
 #[derive(Debug, Clone)]

@@ -8,6 +8,9 @@ use super::reject::Refusal;
 /// Longest request target, in bytes (requirement R19).
 pub const TARGET_BYTES_MAX: usize = 8 * 1024;
 
+/// Most subjects that one request may select; each is matched against everything it missed.
+pub const SUBJECTS_MAX: usize = 16;
+
 /// The decoded segments of a path, without the leading slash. `/` has one empty segment, which matches no route.
 ///
 /// Refuses what could be read in two ways: an encoded slash or NUL, `.` and `..`, bytes that are not UTF-8.
@@ -52,6 +55,7 @@ impl Query {
                 "last_event_id" | "lastEventId" => {
                     once(&mut query.last_event_id, percent_decode_str(&value.replace('+', " ")).collect())?;
                 }
+                "subject" if query.subjects.len() == SUBJECTS_MAX => return Err(Refusal::BadQuery),
                 "subject" => query.subjects.push(decode(value)?),
                 "user" => once(&mut query.user, decode(value)?)?,
                 _ => {}
@@ -96,6 +100,8 @@ mod tests {
         for bad in ["/e?last_event_id=a&lastEventId=a", "/e?user=a&user=b", "/e?subject=%ff", "/e?subject=a%00"] {
             assert_eq!(Query::parse(&uri(bad)), Err(Refusal::BadQuery), "{bad}");
         }
+        let many = format!("/e?{}", "subject=a&".repeat(SUBJECTS_MAX + 1));
+        assert_eq!(Query::parse(&uri(&many)), Err(Refusal::BadQuery));
         assert_eq!(Query::parse(&uri("/e?last_event_id=%ff")).expect("kept as bytes").last_event_id, Some(vec![0xff]));
     }
 }

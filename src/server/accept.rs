@@ -131,6 +131,8 @@ impl Acceptor {
             return self.serve(stream.into(), peer, http2, deadline, pending).await;
         };
         let handshake = async {
+            // A peer that says nothing takes no place among the handshakes.
+            stream.readable().await?;
             let _permit = self.handshakes.acquire().await;
             TlsAcceptor::from(tls).accept(stream).await
         };

@@ -60,10 +60,14 @@ pub(super) async fn serve(context: &Rc<Context>, socket: Socket, peer: Peer) -> 
         Poll::Pending => takeover.poll(cx),
     })
     .await;
+    let given_up = takeover.accepted.take().is_some();
     let parts = connection.into_parts();
     let mut socket = parts.io.into_inner();
     let Some((head, guard)) = taken else {
-        let _ = socket.shutdown().await;
+        // A peer that does not take an earlier response would not take the shutdown either.
+        if !given_up {
+            let _ = socket.shutdown().await;
+        }
         return None;
     };
     if parts.read_buf.len() > STRAY_BYTES_MAX {
@@ -126,7 +130,8 @@ fn head_bytes(head: &Response<()>) -> Bytes {
     let mut bytes = Vec::with_capacity(320);
     bytes.extend_from_slice(b"HTTP/1.1 200 OK\r\ndate: ");
     bytes.extend_from_slice(httpdate::fmt_http_date(SystemTime::now()).as_bytes());
-    bytes.extend_from_slice(b"\r\ntransfer-encoding: chunked\r\n");
+    // The socket ends with the stream, also when the stream ends in order.
+    bytes.extend_from_slice(b"\r\nconnection: close\r\ntransfer-encoding: chunked\r\n");
     for (name, value) in head.headers() {
         bytes.extend_from_slice(name.as_str().as_bytes());
         bytes.extend_from_slice(b": ");

@@ -63,7 +63,7 @@ impl Socket {
                 let (tcp, mut session) = tls.into_inner();
                 // Bounded by us instead: nothing is added while something waits.
                 session.set_buffer_limit(None);
-                Transport::Tls(Box::new(TlsTransport { tcp, session }))
+                Transport::Tls(Box::new(TlsTransport { tcp, session, moved: 0 }))
             }
         }
     }
@@ -123,16 +123,21 @@ pub enum Transport {
     Tls(Box<TlsTransport>),
 }
 
-/// A TLS session on a socket. At most one write's worth of records waits in the session.
+/// Plaintext that becomes one TLS record.
+const RECORD_BYTES: usize = 16 * 1024;
+
+/// A TLS session on a socket. At most one record waits in the session.
 #[derive(Debug)]
 pub struct TlsTransport {
     tcp: TcpStream,
     session: ServerConnection,
+    /// Bytes of records that the socket has taken since [`Transport::take_moved`] was last asked.
+    moved: usize,
 }
 
 impl Transport {
-    /// Writes what the socket takes now. `WouldBlock` when it takes nothing. Over TLS either all is taken, as records that
-    /// may partly wait in the session (see [`Transport::wants_flush`]), or nothing.
+    /// Writes what the socket takes now. `WouldBlock` when it takes nothing. Over TLS the last record of what is taken may
+    /// wait in the session (see [`Transport::wants_flush`]).
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(tcp) => tcp.try_write(bytes),
@@ -154,6 +159,15 @@ impl Transport {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Ok(()),
             Self::Tls(tls) => tls.flush(),
+        }
+    }
+
+    /// Whether the socket took anything of waiting records since this was last asked: a slow reader of a large record moves
+    /// without taking new plaintext. Plain sockets tell by [`Transport::try_write`] alone.
+    pub fn take_moved(&mut self) -> bool {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => false,
+            Self::Tls(tls) => std::mem::take(&mut tls.moved) > 0,
         }
     }
 
@@ -209,19 +223,24 @@ impl Transport {
 
 impl TlsTransport {
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.session.wants_write() {
-            self.flush()?;
+        self.flush()?;
+        let mut taken = 0;
+        for record in bytes.chunks(RECORD_BYTES) {
+            self.session.writer().write_all(record)?;
+            taken += record.len();
+            match self.flush() {
+                Ok(()) => {}
+                // It waits in the session; nothing is put behind it.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
         }
-        self.session.writer().write_all(bytes)?;
-        match self.flush() {
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-            _ => Ok(bytes.len()),
-        }
+        Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         while self.session.wants_write() {
-            self.session.write_tls(&mut Direct(&self.tcp))?;
+            self.moved += self.session.write_tls(&mut Direct(&self.tcp))?;
         }
         Ok(())
     }

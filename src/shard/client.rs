@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::output::{Bounds, Output, Overflow};
 use super::{Membership, Shard};
-use crate::cursor::{Epoch, LastEventId};
+use crate::cursor::LastEventId;
 use crate::frame::notice::{self, ByeCode, Resume};
 use crate::frame::{EMPTY_CHUNK, Frame};
 use crate::link::{ConnectionInfo, Opening, Ticket};
@@ -74,8 +74,8 @@ pub struct Client {
     /// Its bytes.
     pub output: RefCell<Output>,
     pub(super) membership: RefCell<Membership>,
-    /// The life of the stream it is in.
-    pub(super) epoch: Cell<Option<Epoch>>,
+    /// The log its position is in, by [`crate::link::Piece::log`].
+    pub(super) log: Cell<u32>,
     /// Everything of its stream up to here has been put to it.
     pub(super) position: Cell<u64>,
     /// What it was last told of NATS.
@@ -131,7 +131,7 @@ impl Client {
             pend: RefCell::default(),
             output: RefCell::default(),
             membership: RefCell::default(),
-            epoch: Cell::new(None),
+            log: Cell::new(0),
             position: Cell::new(0),
             told_degraded: Cell::new(false),
             phase: Cell::new(if spec.stream.is_some() { Phase::Opening } else { Phase::Live }),
@@ -146,7 +146,7 @@ impl Client {
             permit: spec.permit,
         };
         if let Some(expires_in) = spec.expires_in {
-            client.end_by(now + super::millis(expires_in), ByeCode::Expired);
+            client.end_by(now.saturating_add(super::millis(expires_in)), ByeCode::Expired);
         }
         client
     }
@@ -181,13 +181,18 @@ impl Client {
         }
     }
 
+    /// Whether `sidestream.connected` has been put to it.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase.get() != Phase::Opening && self.is_listening()
+    }
+
     fn is_listening(&self) -> bool {
         !self.hears_live() || self.listening.get()
     }
 
     /// Ready when every feed has answered, or the stream is already ending.
     pub(super) fn poll_opened(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if (self.phase.get() != Phase::Opening && self.is_listening()) || self.closing.get().is_some() {
+        if self.is_open() || self.closing.get().is_some() {
             return Poll::Ready(());
         }
         self.set_waker(cx);
@@ -377,6 +382,13 @@ impl Shard {
     /// A client's feed has answered: the first piece opens the stream, later ones go on with it.
     pub(super) fn attached(&self, client: &Client, piece: crate::link::Piece) {
         let now = self.now();
+        if client.closing.get().is_some() {
+            // Nothing may follow `bye`. A registration is undone with the rest, when the guard is dropped.
+            if piece.joined {
+                self.join_stream(client);
+            }
+            return client.wake();
+        }
         if let Some(opening) = piece.opening {
             if client.phase.get() == Phase::Opening {
                 client.resume.set(opening.resume);
@@ -392,7 +404,7 @@ impl Shard {
                 client.push_piece(client.bytes_of(frame), now);
             }
         }
-        client.epoch.set(Some(piece.epoch));
+        client.log.set(piece.log);
         client.position.set(piece.upto);
         if piece.joined {
             client.phase.set(Phase::Live);
@@ -417,6 +429,9 @@ impl Shard {
 
     /// The core subscriptions of a client are active.
     pub(super) fn listening(&self, client: &Client) {
+        if client.closing.get().is_some() {
+            return client.wake();
+        }
         client.listening.set(true);
         if client.stream.is_none() {
             let opening = Opening { resume: Resume::New, id: String::new(), gap: None };
@@ -445,7 +460,7 @@ impl Shard {
         let (written, result) = self.batch.with_scratch(|scratch| client.output.borrow_mut().drain(scratch));
         self.metrics.bytes_sent.add(written.bytes as u64);
         self.metrics.writes.add(written.calls);
-        if written.bytes > 0 {
+        if written.progress {
             client.progressed(self.now(), !client.output.borrow().is_empty());
         } else if client.output.borrow().is_empty() {
             client.blocked_since.set(None);
@@ -458,6 +473,7 @@ impl Shard {
     /// A client that has been given its piece asks for the next.
     pub(super) fn go_on(&self, client: &Client) {
         if let Phase::CatchingUp(upto) = client.phase.get()
+            && client.closing.get().is_none()
             && client.output.borrow().is_empty()
         {
             client.phase.set(Phase::Asked);

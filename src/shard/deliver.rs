@@ -290,7 +290,8 @@ impl Shard {
         }
         if written > 0 {
             self.metrics.bytes_sent.add(written as u64);
-            client.progressed(self.batch.now.get(), false);
+            let waits = !client.output.borrow().is_empty();
+            client.progressed(self.batch.now.get(), waits);
         }
         let kept = self.queue_rest(client, list, written);
         self.note(client, &list[..kept]);

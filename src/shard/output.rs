@@ -85,6 +85,8 @@ impl Output {
     pub fn drain(&mut self, scratch: &mut Vec<u8>) -> (Written, io::Result<()>) {
         let mut written = Written::default();
         let result = self.drain_counted(scratch, &mut written);
+        let moved = self.transport.as_mut().is_some_and(Transport::take_moved);
+        written.progress = moved || written.bytes > 0;
         (written, result)
     }
 
@@ -123,18 +125,11 @@ impl Output {
         Ok(())
     }
 
-    /// Takes what waits, gathered up to a bound; for HTTP/2 bodies.
+    /// Takes what waits, gathered or split to at most [`GATHER_BYTES`]; for HTTP/2 bodies, whose progress shows by being asked.
     pub fn take(&mut self) -> Option<Bytes> {
         let backlog = self.backlog.as_mut()?;
-        let first = backlog.frames.pop_front()?;
-        let mut taken = first;
-        if backlog.frames.front().is_some_and(|next| taken.len() + next.len() <= GATHER_BYTES) {
-            let mut gathered = taken.to_vec();
-            while let Some(next) = backlog.frames.pop_front_if(|next| gathered.len() + next.len() <= GATHER_BYTES) {
-                gathered.extend_from_slice(&next);
-            }
-            taken = gathered.into();
-        }
+        let front = backlog.frames.front_mut()?;
+        let taken = if front.len() > GATHER_BYTES { front.split_to(GATHER_BYTES) } else { backlog.gather() };
         backlog.bytes -= taken.len();
         if backlog.frames.is_empty() {
             self.backlog = None;
@@ -150,9 +145,24 @@ pub struct Written {
     pub bytes: usize,
     /// Write calls.
     pub calls: u64,
+    /// The socket took something, be it of a record that had waited.
+    pub progress: bool,
 }
 
 impl Backlog {
+    /// The first frames, as many as fit; a single one is not copied.
+    fn gather(&mut self) -> Bytes {
+        let first = self.frames.pop_front().unwrap_or_default();
+        if self.frames.front().is_none_or(|next| first.len() + next.len() > GATHER_BYTES) {
+            return first;
+        }
+        let mut gathered = first.to_vec();
+        while let Some(next) = self.frames.pop_front_if(|next| gathered.len() + next.len() <= GATHER_BYTES) {
+            gathered.extend_from_slice(&next);
+        }
+        gathered.into()
+    }
+
     fn consume(&mut self, mut n: usize) {
         self.bytes -= n;
         while let Some(front) = self.frames.front_mut() {
@@ -198,6 +208,14 @@ mod tests {
         assert_eq!(output.backlog_bytes(), 8);
         assert_eq!(output.take().as_deref(), Some(&b"headabcd"[..]));
         assert!(output.is_empty() && output.take().is_none() && output.backlog_bytes() == 0);
+    }
+
+    #[test]
+    fn a_large_frame_is_taken_in_parts() {
+        let mut output = Output::default();
+        output.push_beyond(vec![1; GATHER_BYTES + 5].into());
+        assert_eq!(output.take().map(|b| b.len()), Some(GATHER_BYTES));
+        assert_eq!((output.take().map(|b| b.len()), output.is_empty()), (Some(5), true));
     }
 
     #[test]
