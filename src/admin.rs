@@ -10,12 +10,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
+use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::app::State;
@@ -87,9 +88,23 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         "/readyz" => readyz(&state, query),
         "/metrics" => metrics(&state),
         "/version" => json_body(StatusCode::OK, &version()),
+        "/connections" if !is_authorized(&state, &request) => unauthorized(),
         "/connections" => connections(&state, query).await,
         _ => text(StatusCode::NOT_FOUND, "not found; there are /livez /readyz /metrics /version /connections\n"),
     })
+}
+
+/// With a token configured, who is connected is told only to those who have it.
+fn is_authorized(state: &State, request: &Request<Incoming>) -> bool {
+    let Some(token) = &state.config.admin.token else { return true };
+    let given = request.headers().get(AUTHORIZATION).map(|value| value.as_bytes());
+    given.and_then(|value| value.strip_prefix(b"Bearer ")).is_some_and(|given| token.expose().ct_eq(given).into())
+}
+
+fn unauthorized() -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::UNAUTHORIZED, "send the admin token: Authorization: Bearer …\n");
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
 }
 
 /// What is running, as `/version` and `sidestream version --json` say it.

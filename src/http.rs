@@ -25,7 +25,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, Head
 use hyper::{Method, Request, Response, Version};
 use uuid::Uuid;
 
-use self::identity::Identity;
+use self::identity::{Identity, User};
 use self::reject::Refusal;
 use self::target::Query;
 use self::trust::Peer;
@@ -64,7 +64,7 @@ pub trait Front: std::fmt::Debug + Send + Sync {
     /// Answers a request itself, or leaves it to the routes.
     fn answer<'a>(&'a self, request: &'a mut Request<Incoming>) -> FrontAnswer<'a>;
     /// The user that a query names; outside this trait a query never names anyone.
-    fn user(&self, query: &Query) -> Option<Token>;
+    fn user(&self, query: &Query) -> Option<Result<User, Refusal>>;
 }
 
 /// What becomes of a request.
@@ -139,14 +139,14 @@ async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) 
     }
     let query = Query::parse(request.uri())?;
     // Only `sidestream dev` has a front; elsewhere a query never names anyone.
-    let named = context.front.as_ref().and_then(|front| front.user(&query));
-    let user = identity.as_ref().map(|identity| identity.token.clone()).or_else(|| named.clone());
-    let grant = grant(route, user, identity.as_ref(), &captures, &query)?;
+    let named = context.front.as_ref().and_then(|front| front.user(&query)).transpose()?;
+    let user = identity.as_ref().and_then(|identity| identity.user.clone()).or(named);
+    let token = user.as_ref().map(|user| user.token.clone());
+    let grant = grant(route, token, identity.as_ref(), &captures, &query)?;
     let last_event_id = last_event_id(request.headers(), &query)?;
     if request.method() == Method::HEAD {
         return Err(No::Response(Box::new(head().map(|()| Full::default()))));
     }
-    let user = identity.as_ref().map(|identity| identity.user.as_str()).or(named.as_ref().map(Token::as_str));
     let spec = Spec {
         connection: Uuid::now_v7(),
         route: index,
@@ -156,7 +156,7 @@ async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) 
         last_event_id,
         protocol: if request.version() == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
         expires_in: identity.as_ref().and_then(|identity| identity.expires_in),
-        permit: context.limiter.admit(user, address)?,
+        permit: context.limiter.admit(user.as_ref().map(|user| user.id.as_str()), address)?,
     };
     Ok((head(), open(context, spec).await?))
 }
@@ -247,7 +247,9 @@ fn refuse_grant(error: GrantError) -> Refusal {
 
 /// The header wins over the query, which is there for pages that recreate an EventSource and cannot set headers.
 fn last_event_id(headers: &HeaderMap, query: &Query) -> Result<LastEventId, Refusal> {
-    let header = headers.get("last-event-id").map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
+    let mut lines = headers.get_all("last-event-id").iter();
+    let (first, None) = (lines.next(), lines.next()) else { return Err(Refusal::BadCursor) };
+    let header = first.map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
     let value = header.or(query.last_event_id.as_deref()).unwrap_or_default();
     LastEventId::parse(value).map_err(|_| Refusal::BadCursor)
 }

@@ -74,10 +74,12 @@ pub enum ToShard {
         /// What it missed, and where it goes on.
         piece: Piece,
     },
-    /// The answer to [`LiveRequest::Listen`]: the subscriptions are active.
+    /// The answer to [`LiveRequest::Listen`]: the subscriptions are active, or NATS is away.
     Listening {
         /// Whose.
         ticket: Ticket,
+        /// Whether NATS is away just now.
+        degraded: bool,
     },
     /// End the stream of one connection: with `sidestream.bye`, or abruptly as a broken network would.
     Kick {

@@ -204,6 +204,7 @@ impl PathTemplate {
             match ours {
                 Segment::Literal(literal) if **literal == **theirs => {}
                 Segment::Literal(_) => return None,
+                Segment::Capture(_) if theirs.is_empty() => return None,
                 Segment::Capture(name) => captured.push((&**name, theirs.as_str())),
             }
         }

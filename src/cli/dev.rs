@@ -73,11 +73,15 @@ fn config(port: u16, nats: &str) -> Result<Config, Exit> {
         r#"
         [server]
         listen = ["127.0.0.1:{port}"]
+        # A foreign page cannot come in by a name that it makes resolve to this machine.
+        hosts = ["127.0.0.1", "localhost"]
         drain_window = "1ms"
         [admin]
         listen = "127.0.0.1:0"
         [nats]
         servers = [{nats}]
+        [identity]
+        user_encoding = "base64url"
         [limits]
         connections = 1000
         [log]

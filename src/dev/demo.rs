@@ -16,11 +16,13 @@ use uuid::Uuid;
 use super::PAGE;
 use crate::app::State;
 use crate::feed::connection::Kept;
+use crate::http::identity::User;
+use crate::http::reject::Refusal;
 use crate::http::target::Query;
 use crate::http::{Front, FrontAnswer};
 use crate::link::ToShard;
 use crate::publish::{self, Outgoing, PublishError};
-use crate::subject::Token;
+use crate::subject::encode_user;
 
 /// What the page may load and do: only itself.
 const POLICY: &str = "default-src 'none'; connect-src 'self'; img-src data:; style-src 'unsafe-inline'; \
@@ -114,8 +116,9 @@ impl Front for Demo {
         })
     }
 
-    fn user(&self, query: &Query) -> Option<Token> {
-        Token::parse(query.user.as_deref()?)
+    fn user(&self, query: &Query) -> Option<Result<User, Refusal>> {
+        let id = query.user.clone()?;
+        Some(encode_user(&id).map(|token| User { id, token }).ok_or(Refusal::IdentityInvalid))
     }
 }
 

@@ -41,13 +41,14 @@ impl Encoder {
         Event { at: id.map_or(Position::START, |c| c.at), subject: message.subject.into(), frames }
     }
 
-    fn frame(&self, format: u8, message: Message<'_>, id: Option<&str>) -> Result<Frame, GapReason> {
+    fn frame(&self, format_index: u8, message: Message<'_>, id: Option<&str>) -> Result<Frame, GapReason> {
         if message.payload.len() > self.event_bytes_max {
             return Err(GapReason::Oversize);
         }
-        let format = &self.formats[usize::from(format)];
+        let format = &self.formats[usize::from(format_index)];
         let encoded = Frame::encode(format, message, id).map_err(|_| GapReason::Undecodable)?;
-        if encoded.name_replaced {
+        // Counted once per message, not once per format.
+        if encoded.name_replaced && self.used.first() == Some(&format_index) {
             self.metrics.names_replaced.add(1);
         }
         Ok(encoded.frame)

@@ -219,11 +219,15 @@ impl State {
             self.back().await;
         }
         for (shard, ticket) in covered {
-            self.to(shard, ToShard::Listening { ticket }).await;
+            self.admit(shard, ticket).await;
         }
         if !self.barrier.next.is_empty() {
             self.barrier.start(&self.connection);
         }
+    }
+
+    async fn admit(&self, shard: usize, ticket: Ticket) {
+        self.to(shard, ToShard::Listening { ticket, degraded: self.degraded }).await;
     }
 
     async fn back(&mut self) {
@@ -243,9 +247,13 @@ impl State {
         match request {
             LiveRequest::Listen { shard, ticket, grant } => {
                 self.listen(shard, &grant).await;
-                self.barrier.next.push((shard, ticket));
                 if self.seen.connected {
+                    self.barrier.next.push((shard, ticket));
                     self.barrier.start(&self.connection);
+                } else {
+                    // Nothing to wait for while NATS is away: what is missed until it is back is told then.
+                    self.missed = true;
+                    self.admit(shard, ticket).await;
                 }
             }
             LiveRequest::Unlisten { shard, grant } => self.unlisten(shard, &grant),

@@ -22,19 +22,26 @@ const CLAIMS_BYTES_MAX: usize = 8 * 1024;
 /// Most subjects the app may name in `identity.subjects_header`.
 const SUBJECTS_MAX: usize = 32;
 
-/// A user that a proven proxy vouched for. Only [`evaluate`] makes one.
+/// What a proven proxy vouched for. Only [`evaluate`] makes one.
 #[derive(Debug, Clone)]
 pub struct Identity {
-    /// The user id as forwarded.
-    pub user: String,
-    /// It as a subject token.
-    pub token: Token,
+    /// Who it is; absent where the proxy decided something else only, such as subjects on a route for anyone.
+    pub user: Option<User>,
     /// More template variables.
     pub variables: Vec<(String, Token)>,
     /// The app's own decision.
     pub subjects: Vec<Pattern>,
     /// How long it is still valid.
     pub expires_in: Option<Duration>,
+}
+
+/// A user.
+#[derive(Debug, Clone)]
+pub struct User {
+    /// The id as forwarded.
+    pub id: String,
+    /// It as a subject token.
+    pub token: Token,
 }
 
 /// Claims as Envoy's `jwt_authn` forwards them.
@@ -126,21 +133,20 @@ fn identity(config: &config::Identity, headers: &HeaderMap) -> Result<Option<Ide
     };
     let claimed_user = claims.as_ref().map(|c| c.sub.clone());
     let user = match (header_user, claimed_user) {
-        (Some(header), Some(claimed)) if header != claimed => return Err(Refusal::IdentityAmbiguous),
-        (Some(user), _) | (None, Some(user)) => user,
-        (None, None) => return Ok(None),
+        (Some(header), Some(claimed)) if *header != *claimed => return Err(Refusal::IdentityAmbiguous),
+        (header, claimed) => header.or(claimed),
     };
     let header_expiry = match &config.expires_header {
         Some(name) => single(headers, name)?.map(unix_seconds).transpose()?,
         None => None,
     };
     let expiry = [header_expiry, claims.and_then(|c| c.exp)].into_iter().flatten().min();
+    let user = user.map(|id| Ok(User { token: user_token(config.user_encoding, &id)?, id })).transpose()?;
     Ok(Some(Identity {
-        token: user_token(config.user_encoding, &user)?,
+        user,
         variables: variables(config, headers)?,
         subjects: subjects(config, headers)?,
         expires_in: expiry.map(remaining).transpose()?,
-        user,
     }))
 }
 

@@ -23,8 +23,6 @@ use crate::shard::Shard;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// TLS handshakes in flight on one shard; each costs CPU that streams need too.
 const HANDSHAKES_MAX: usize = 200;
-/// The HTTP/2 connection preface (RFC 9113 section 3.4).
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What accepting needs.
 #[derive(Debug)]
@@ -127,8 +125,7 @@ impl Acceptor {
         let pending = Pending::new(self.clone());
         let deadline = Instant::now() + self.context.config.server.header_timeout;
         let Some(tls) = self.tls.clone() else {
-            let http2 = self.context.config.server.h2c && starts_http2(&stream, deadline).await;
-            return self.serve(stream.into(), peer, http2, deadline, pending).await;
+            return self.plain(stream.into(), peer, deadline, pending).await;
         };
         let handshake = async {
             // A peer that says nothing takes no place among the handshakes.
@@ -156,15 +153,24 @@ impl Acceptor {
         self.spawn(move |this| async move {
             let pending = Pending::new(this.clone());
             let deadline = Instant::now() + this.context.config.server.header_timeout;
-            this.serve(stream.into(), Peer::Unix { uid }, false, deadline, pending).await;
+            this.plain(stream.into(), Peer::Unix { uid }, deadline, pending).await;
         });
+    }
+
+    async fn plain(&self, mut socket: Socket, peer: Peer, deadline: Instant, pending: Pending) {
+        let mut http2 = false;
+        if self.context.config.server.h2c {
+            let Ok(Ok(sniffed)) = tokio::time::timeout_at(deadline, socket.starts_http2()).await else { return };
+            http2 = sniffed;
+        }
+        self.serve(socket, peer, http2, deadline, pending).await;
     }
 
     async fn serve(&self, socket: Socket, peer: Peer, http2: bool, deadline: Instant, pending: Pending) {
         if http2 {
             return h2::serve(self.context.clone(), socket, peer, deadline, pending).await;
         }
-        if let Some(stream) = h1::serve(&self.context, socket, peer).await {
+        if let Some(stream) = h1::serve(&self.context, socket, peer, deadline).await {
             drop(pending);
             // A task of its own, a few dozen bytes: hyper's buffers are freed with this one.
             let count = TaskCount::new(self.context.shard.clone());
@@ -174,22 +180,6 @@ impl Acceptor {
             });
         }
     }
-}
-
-/// Whether the first bytes are HTTP/2's. Looks without taking, until they differ or the deadline has passed.
-async fn starts_http2(stream: &TcpStream, deadline: Instant) -> bool {
-    let mut seen = [0; PREFACE.len()];
-    let look = async {
-        loop {
-            let Ok(n) = stream.peek(&mut seen).await else { return false };
-            if n == PREFACE.len() || n == 0 || seen[..n] != PREFACE[..n] {
-                return seen[..n] == *PREFACE;
-            }
-            // The rest has not come yet; readiness does not tell, as the bytes stay unread.
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout_at(deadline, look).await.unwrap_or(false)
 }
 
 async fn pause_after(error: &io::Error) {

@@ -21,7 +21,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::AsyncWriteExt;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
 use super::socket::Socket;
 use crate::http::trust::Peer;
@@ -43,21 +43,30 @@ pub(super) struct Stream {
     guard: Guard,
 }
 
-/// Serves requests until one of them becomes a stream, which is returned, or the connection ends.
-pub(super) async fn serve(context: &Rc<Context>, socket: Socket, peer: Peer) -> Option<Stream> {
+/// Serves requests until one of them becomes a stream, which is returned, or the connection ends. The first request head
+/// must be complete by `deadline`, later ones within `header_timeout` of the response before.
+pub(super) async fn serve(context: &Rc<Context>, socket: Socket, peer: Peer, deadline: Instant) -> Option<Stream> {
     let handoff: Handoff = Rc::default();
+    let asked = Rc::new(Cell::new(false));
     let mut takeover = Takeover::new(context, handoff.clone(), &socket);
-    let service =
-        service_fn(|request: Request<Incoming>| Box::pin(respond(context.clone(), handoff.clone(), peer, request)));
+    let service = service_fn(|request: Request<Incoming>| {
+        asked.set(true);
+        Box::pin(respond(context.clone(), handoff.clone(), peer, request))
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(context.config.server.header_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), service);
-    let taken = poll_fn(|cx| match connection.poll_without_shutdown(cx) {
-        Poll::Ready(_) => Poll::Ready(None),
-        Poll::Pending => takeover.poll(cx),
+    // hyper counts a head's time from where it begins to read, the deadline counts from accept.
+    let mut first_head = Box::pin(tokio::time::sleep_until(deadline));
+    let taken = poll_fn(|cx| {
+        if connection.poll_without_shutdown(cx).is_ready() || (!asked.get() && first_head.as_mut().poll(cx).is_ready())
+        {
+            return Poll::Ready(None);
+        }
+        takeover.poll(cx)
     })
     .await;
     let given_up = takeover.accepted.take().is_some();

@@ -9,9 +9,10 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use bytes::{BufMut, Bytes, BytesMut};
 use rustls::ServerConnection;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -19,6 +20,8 @@ use tokio_rustls::server::TlsStream;
 #[derive(Debug)]
 pub struct Socket {
     kind: SocketKind,
+    /// Bytes that were read to tell the protocol, to be read again.
+    sniffed: Bytes,
     /// hyper has bytes of an earlier response that the peer has not taken yet.
     blocked: Rc<Cell<bool>>,
 }
@@ -32,23 +35,40 @@ enum SocketKind {
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Self {
-        Self { kind: SocketKind::Tcp(tcp), blocked: Rc::default() }
+        Self { kind: SocketKind::Tcp(tcp), sniffed: Bytes::new(), blocked: Rc::default() }
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(unix: UnixStream) -> Self {
-        Self { kind: SocketKind::Unix(unix), blocked: Rc::default() }
+        Self { kind: SocketKind::Unix(unix), sniffed: Bytes::new(), blocked: Rc::default() }
     }
 }
 
 impl From<TlsStream<TcpStream>> for Socket {
     fn from(tls: TlsStream<TcpStream>) -> Self {
-        Self { kind: SocketKind::Tls(Box::new(tls)), blocked: Rc::default() }
+        Self { kind: SocketKind::Tls(Box::new(tls)), sniffed: Bytes::new(), blocked: Rc::default() }
     }
 }
 
+/// The HTTP/2 connection preface (RFC 9113 section 3.4).
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 impl Socket {
+    /// Whether the peer begins with HTTP/2's preface. Reads until it differs or is complete; what was read is read again.
+    pub async fn starts_http2(&mut self) -> io::Result<bool> {
+        let mut seen = BytesMut::with_capacity(HTTP2_PREFACE.len());
+        while seen.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(&seen) {
+            let missing = HTTP2_PREFACE.len() - seen.len();
+            if self.read_buf(&mut (&mut seen).limit(missing)).await? == 0 {
+                break;
+            }
+        }
+        let http2 = seen == HTTP2_PREFACE;
+        self.sniffed = seen.freeze();
+        Ok(http2)
+    }
+
     /// Whether the last write or flush had to wait: then the socket may not be taken from hyper yet.
     pub fn blocked(&self) -> Rc<Cell<bool>> {
         self.blocked.clone()
@@ -71,6 +91,11 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.sniffed.is_empty() {
+            let n = self.sniffed.len().min(buf.remaining());
+            buf.put_slice(&self.sniffed.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
         match &mut self.kind {
             SocketKind::Tcp(s) => Pin::new(s).poll_read(cx, buf),
             SocketKind::Unix(s) => Pin::new(s).poll_read(cx, buf),

@@ -428,7 +428,7 @@ impl Shard {
     }
 
     /// The core subscriptions of a client are active.
-    pub(super) fn listening(&self, client: &Client) {
+    pub(super) fn listening(&self, client: &Client, degraded: bool) {
         if client.closing.get().is_some() {
             return client.wake();
         }
@@ -436,6 +436,7 @@ impl Shard {
         if client.stream.is_none() {
             let opening = Opening { resume: Resume::New, id: String::new(), gap: None };
             self.put_connected(client, &opening);
+            self.tell_state(client, degraded);
         }
         self.opened_if_all_answered(client);
         client.wake();

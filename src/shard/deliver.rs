@@ -127,9 +127,9 @@ impl Shard {
                 None if piece.joined => self.undo_attach(grant, &piece),
                 None => {}
             },
-            ToShard::Listening { ticket } => {
+            ToShard::Listening { ticket, degraded } => {
                 if let Some(client) = self.client(ticket) {
-                    self.listening(&client);
+                    self.listening(&client, degraded);
                 }
             }
             ToShard::Kick { connection, abruptly } => self.kick(connection, abruptly),

@@ -323,7 +323,12 @@ impl Metrics {
         gauge("shards", "Threads that serve connections", &[], self.shards.len() as f64);
         gauge("connections", "Event streams open now", &[], self.sum(|s| s.connections.get()) as f64);
         gauge("tasks", "Tasks that serve a connection", &[], self.sum(|s| s.tasks.get()) as f64);
-        counter("events_sent_total", "Events written or queued for a client", &[], self.sum(|s| s.events_sent.get()));
+        counter(
+            "events_sent_total",
+            "Events and notices written or queued for a client",
+            &[],
+            self.sum(|s| s.events_sent.get()),
+        );
         counter("bytes_sent_total", "Bytes of event streams handed to sockets", &[], self.sum(|s| s.bytes_sent.get()));
         counter("writes_total", "Write calls made for event streams", &[], self.sum(|s| s.writes.get()));
         counter("heartbeats_sent_total", "Heartbeats written or queued", &[], self.sum(|s| s.heartbeats.get()));
