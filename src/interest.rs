@@ -5,9 +5,9 @@
 //! clients. Dispatch through it *is* the authorization check of every message: a client's patterns are its grant, and
 //! only the subject on the wire is matched.
 
-use hashbrown::{Equivalent, HashMap};
 use slab::Slab;
 
+use crate::edges::Edges;
 use crate::subject::Pattern;
 
 /// A place in the map that a pattern leads to. Stays valid until [`Interest::remove`].
@@ -19,7 +19,7 @@ pub struct Leaf(u32);
 pub struct Interest<V> {
     nodes: Slab<Node<V>>,
     /// Literal children; wildcard children stand in the node itself.
-    edges: HashMap<Edge, u32>,
+    edges: Edges,
 }
 
 #[derive(Debug)]
@@ -35,31 +35,13 @@ struct Node<V> {
     value: Option<V>,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Edge {
-    parent: u32,
-    token: Box<str>,
-}
-
-#[derive(Hash)]
-struct EdgeRef<'t> {
-    parent: u32,
-    token: &'t str,
-}
-
-impl Equivalent<Edge> for EdgeRef<'_> {
-    fn equivalent(&self, edge: &Edge) -> bool {
-        self.parent == edge.parent && *self.token == *edge.token
-    }
-}
-
 const ROOT: u32 = 0;
 
 impl<V> Default for Interest<V> {
     fn default() -> Self {
         let mut nodes = Slab::new();
         nodes.insert(Node::new(ROOT, ""));
-        Self { nodes, edges: HashMap::new() }
+        Self { nodes, edges: Edges::default() }
     }
 }
 
@@ -91,7 +73,7 @@ impl<V> Interest<V> {
             at = match token {
                 "*" => self.node(at).star?,
                 ">" => self.node(at).full?,
-                literal => *self.edges.get(&EdgeRef { parent: at, token: literal })?,
+                literal => self.edges.child(at, literal)?,
             };
         }
         self.node(at).value.is_some().then_some(Leaf(at))
@@ -114,7 +96,7 @@ impl<V> Interest<V> {
                 ">" => parent.full = None,
                 literal => {
                     parent.literal_children -= 1;
-                    self.edges.remove(&EdgeRef { parent: node.parent, token: literal });
+                    self.edges.remove(node.parent, literal);
                 }
             }
             at = node.parent;
@@ -151,9 +133,9 @@ impl<V> Interest<V> {
             self.walk(star, rest, visit);
         }
         if node.literal_children > 0
-            && let Some(child) = self.edges.get(&EdgeRef { parent: at, token })
+            && let Some(child) = self.edges.child(at, token)
         {
-            self.walk(*child, rest, visit);
+            self.walk(child, rest, visit);
         }
     }
 
@@ -161,7 +143,7 @@ impl<V> Interest<V> {
         let existing = match token {
             "*" => self.node(parent).star,
             ">" => self.node(parent).full,
-            literal => self.edges.get(&EdgeRef { parent, token: literal }).copied(),
+            literal => self.edges.child(parent, literal),
         };
         if let Some(child) = existing {
             return child;
@@ -172,7 +154,7 @@ impl<V> Interest<V> {
             ">" => self.node_mut(parent).full = Some(child),
             literal => {
                 self.node_mut(parent).literal_children += 1;
-                self.edges.insert(Edge { parent, token: literal.into() }, child);
+                self.edges.insert(parent, literal, child);
             }
         }
         child

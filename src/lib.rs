@@ -4,6 +4,7 @@
 // Values: no sockets, no runtime, no clock.
 pub mod config;
 pub mod cursor;
+pub mod edges;
 pub mod event;
 pub mod frame;
 pub mod interest;

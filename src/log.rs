@@ -3,16 +3,24 @@
 //! The live feed appends, clients are served from nothing else, so there is no second source to splice. Everything at or
 //! below `base` is not held; everything after it up to `head` is held whole. The log knows no clients and no NATS.
 
-use std::collections::VecDeque;
+mod subjects;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::event::Event;
+use crate::log::subjects::{SubjectId, Subjects};
 use crate::subject::Pattern;
 
 /// Memory one entry costs besides its frame and subject, measured roughly: the shared event, the frame's own
 /// allocation and the slot in the ring.
-const ENTRY_OVERHEAD_BYTES: usize = 160;
+const ENTRY_OVERHEAD_BYTES: usize = 176;
+/// Memory a subject costs besides its entries: its place in the index.
+const SUBJECT_OVERHEAD_BYTES: usize = 256;
+/// Up to so many matching subjects their entry lists are merged; beyond, one pass over all entries is cheaper.
+const MERGED_SUBJECTS_MAX: usize = 64;
 
 /// Recent events of one life of a stream.
 #[derive(Debug)]
@@ -21,6 +29,11 @@ pub struct Log {
     base: Position,
     head: Position,
     entries: VecDeque<Arc<Event>>,
+    /// The subject of each entry, in a column of its own: a pass over it does not touch the events.
+    subjects_of: VecDeque<SubjectId>,
+    /// Number of the oldest entry, counted from the log's beginning.
+    oldest: u64,
+    subjects: Subjects,
     bytes: usize,
     bytes_max: usize,
 }
@@ -63,7 +76,17 @@ pub struct Selection {
 impl Log {
     /// An empty log that begins after `base`.
     pub fn new(epoch: Epoch, base: Position, bytes_max: usize) -> Self {
-        Self { epoch, base, head: base, entries: VecDeque::new(), bytes: 0, bytes_max }
+        Self {
+            epoch,
+            base,
+            head: base,
+            entries: VecDeque::new(),
+            subjects_of: VecDeque::new(),
+            oldest: 0,
+            subjects: Subjects::default(),
+            bytes: 0,
+            bytes_max,
+        }
     }
 
     /// Which life of the stream this is.
@@ -105,13 +128,23 @@ impl Log {
     pub fn append(&mut self, event: Arc<Event>) {
         debug_assert!(event.at.seq > self.head.seq, "the feed appends in stream order");
         self.head = event.at;
-        self.bytes += cost(&event);
+        let number = self.oldest + self.entries.len() as u64;
+        let (id, new) = self.subjects.push(&event.subject, number);
+        self.bytes += cost(&event) + if new { SUBJECT_OVERHEAD_BYTES } else { 0 };
         self.entries.push_back(event);
-        while self.bytes > self.bytes_max {
-            let Some(oldest) = self.entries.pop_front() else { break };
-            self.bytes -= cost(&oldest);
-            self.base = oldest.at;
+        self.subjects_of.push_back(id);
+        while self.bytes > self.bytes_max && self.drop_oldest() {}
+    }
+
+    fn drop_oldest(&mut self) -> bool {
+        let (Some(event), Some(id)) = (self.entries.pop_front(), self.subjects_of.pop_front()) else { return false };
+        self.oldest += 1;
+        self.bytes -= cost(&event);
+        if self.subjects.pop(id) {
+            self.bytes -= SUBJECT_OVERHEAD_BYTES;
         }
+        self.base = event.at;
+        true
     }
 
     /// The head moves without an event: the server said that nothing stands in between.
@@ -142,16 +175,32 @@ impl Log {
     /// selected if any is left. Everything after `after` must be held (see [`Log::at`]).
     pub fn select(&self, after: u64, patterns: &[Pattern], piece: PieceSize) -> Selection {
         let start = self.entries.partition_point(|event| event.at.seq <= after);
+        let matching = self.subjects.matching(patterns);
+        if matching.len() <= MERGED_SUBJECTS_MAX {
+            let first = self.oldest + start as u64;
+            let lists = matching.iter().map(|id| self.subjects.entries_from(*id, first)).collect();
+            let places = merged(lists).filter_map(|number| usize::try_from(number - self.oldest).ok());
+            return self.piece(after, places, piece);
+        }
+        let mut wanted = vec![false; self.subjects.ids_end()];
+        for id in matching {
+            wanted[id as usize] = true;
+        }
+        let columns = self.subjects_of.range(start..).enumerate();
+        let places = columns.filter(|(_, id)| wanted[**id as usize]).map(|(offset, _)| start + offset);
+        self.piece(after, places, piece)
+    }
+
+    /// Takes entries until the piece is full.
+    fn piece(&self, after: u64, places: impl Iterator<Item = usize>, piece: PieceSize) -> Selection {
         let mut selection = Selection { events: Vec::new(), upto: after, complete: false };
         let mut bytes = 0;
-        for event in self.entries.range(start..) {
-            if patterns.iter().any(|pattern| pattern.matches(&event.subject)) {
-                bytes += event.frames.bytes();
-                if !selection.events.is_empty() && (bytes > piece.bytes || selection.events.len() >= piece.events) {
-                    return selection;
-                }
-                selection.events.push(event.clone());
+        for event in places.filter_map(|place| self.entries.get(place)) {
+            bytes += event.frames.bytes();
+            if !selection.events.is_empty() && (bytes > piece.bytes || selection.events.len() >= piece.events) {
+                return selection;
             }
+            selection.events.push(event.clone());
             selection.upto = event.at.seq;
         }
         selection.upto = self.head.seq.max(after);
@@ -160,12 +209,27 @@ impl Log {
     }
 }
 
+/// Rising lists as one rising sequence. No number is in two lists.
+fn merged<I: Iterator<Item = u64>>(mut lists: Vec<I>) -> impl Iterator<Item = u64> {
+    let mut heads: BinaryHeap<Reverse<(u64, usize)>> = BinaryHeap::with_capacity(lists.len());
+    for (index, list) in lists.iter_mut().enumerate() {
+        heads.extend(list.next().map(|number| Reverse((number, index))));
+    }
+    std::iter::from_fn(move || {
+        let Reverse((number, index)) = heads.pop()?;
+        heads.extend(lists[index].next().map(|next| Reverse((next, index))));
+        Some(number)
+    })
+}
+
 fn cost(event: &Event) -> usize {
     event.frames.bytes() + event.subject.len() + ENTRY_OVERHEAD_BYTES
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::event::Frames;
     use crate::frame::Frame;
@@ -222,11 +286,48 @@ mod tests {
         assert_eq!(seen, [11, 12, 13, 14, 15, 16]);
     }
 
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+
+        /// The index against matching one by one, with few and many subjects, evictions and pieces.
+        #[test]
+        fn selecting_agrees_with_matching_one_by_one(
+            users in proptest::collection::vec(0u32..200, 1..400),
+            bound in 2_000usize..100_000,
+            text in "e\\.(>|u7\\.>|\\*\\.x|u1\\.x|\\*\\.>)",
+            piece in 1usize..40,
+        ) {
+            let mut log = Log::new(Epoch::of("S", "t"), Position { seq: 10, time: 100 }, bound);
+            for (user, seq) in users.iter().zip(11..) {
+                log.append(event(seq, &format!("e.u{user}.x")));
+            }
+            let pattern = Pattern::parse(&text).expect("a pattern");
+            let expected: Vec<u64> = users
+                .iter()
+                .zip(11..)
+                .filter(|(user, seq)| *seq > log.base().seq && pattern.matches(&format!("e.u{user}.x")))
+                .map(|(_, seq)| seq)
+                .collect();
+            let (mut seen, mut after) = (Vec::new(), log.base().seq);
+            loop {
+                let selection = log.select(after, std::slice::from_ref(&pattern), PieceSize { bytes: 1 << 20, events: piece });
+                seen.extend(selection.events.iter().map(|e| e.at.seq));
+                after = selection.upto;
+                if selection.complete {
+                    break;
+                }
+            }
+            prop_assert_eq!(seen, expected);
+            prop_assert_eq!(after, log.head().seq);
+        }
+    }
+
     #[test]
     fn is_bounded_and_moves_its_base() {
         let seqs: Vec<u64> = (11..1011).collect();
-        let log = log_of(&seqs, 10 * (ENTRY_OVERHEAD_BYTES + 16));
-        assert!(log.bytes() <= 10 * (ENTRY_OVERHEAD_BYTES + 16) && !log.is_empty());
+        let bound = 10 * (ENTRY_OVERHEAD_BYTES + 16) + 2 * SUBJECT_OVERHEAD_BYTES;
+        let log = log_of(&seqs, bound);
+        assert!(log.bytes() <= bound && !log.is_empty());
         assert_eq!(log.base().seq + log.len() as u64, 1010);
         assert_eq!(log.at(log.base().seq), Held::Base(Position { seq: log.base().seq, time: log.base().seq * 10 }));
     }
