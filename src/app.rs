@@ -17,7 +17,7 @@ use crate::feed::connection::Kept;
 use crate::feed::{self, Feeds, SHARDS_MAX};
 use crate::http::{Context, Front};
 use crate::limit::Limiter;
-use crate::link::{SHARD_QUEUE_MESSAGES, ToShard};
+use crate::link::{ShardQueue, ToShard};
 use crate::server::accept::Acceptor;
 use crate::server::listen::{self, Address, Bound, Group, Inherited, ListenError};
 use crate::server::tls::{self, TlsError};
@@ -75,7 +75,7 @@ pub struct State {
     /// The feeds' status.
     pub feeds: Feeds,
     /// The way to every shard.
-    pub shards: Vec<mpsc::Sender<ToShard>>,
+    pub shards: Vec<ShardQueue>,
     draining: AtomicBool,
 }
 
@@ -96,7 +96,7 @@ impl State {
         self.draining.store(true, Ordering::Relaxed);
         let window = self.config.server.drain_window;
         for shard in &self.shards {
-            let _ = shard.send(ToShard::Drain { window }).await;
+            shard.send(ToShard::Drain { window }).await;
         }
         let empty = async {
             while self.connections() > 0 {
@@ -129,7 +129,7 @@ pub async fn start(
 
     let (feeds, unstarted) = feed::channels(&config);
     let metrics = Arc::new(metrics(&config, &feeds, shard_count));
-    let (queues, queue_ends): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| mpsc::channel(SHARD_QUEUE_MESSAGES)).unzip();
+    let (queues, queue_ends): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| ShardQueue::new()).unzip();
     let (alive, ended) = mpsc::channel(1);
     let control = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
     let public = groups.iter().map(|group| group.address.clone()).collect();
@@ -193,7 +193,7 @@ fn within_descriptors(mut limits: Limits) -> Limits {
 async fn start_feeds(
     config: &Arc<Config>,
     unstarted: feed::Unstarted,
-    queues: &[mpsc::Sender<ToShard>],
+    queues: &[ShardQueue],
     metrics: &Arc<Metrics>,
     alive: &mpsc::Sender<&'static str>,
 ) -> Result<Kept, StartError> {

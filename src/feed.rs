@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use self::connection::Kept;
 pub use self::fanout::SHARDS_MAX;
 use crate::config::Config;
-use crate::link::{FeedHandle, FeedStatus, LiveRequest, StreamRequest, ToShard};
+use crate::link::{FeedHandle, FeedStatus, LiveRequest, ShardQueue, StreamRequest};
 use crate::log::PieceSize;
 use crate::route::Route;
 use crate::telemetry::metrics::FeedMetrics;
@@ -67,7 +67,7 @@ fn channel<R>() -> (FeedHandle<R>, (mpsc::UnboundedReceiver<R>, Arc<FeedStatus>)
 pub async fn start(
     config: &Config,
     unstarted: Unstarted,
-    shards: &[mpsc::Sender<ToShard>],
+    shards: &[ShardQueue],
     metrics: &Arc<FeedMetrics>,
 ) -> Result<Kept, connection::ConnectError> {
     let feed = connection::keep(&config.nats, connection::Role::Feed).await?;
@@ -78,7 +78,7 @@ pub async fn start(
     for (index, (name, (requests, status))) in config.routes.streams.iter().zip(unstarted.streams).enumerate() {
         let opening = consumer::Opening {
             stream: name.clone(),
-            create: config.streams.iter().find(|s| s.name == *name && s.create).cloned(),
+            declared: config.streams.iter().find(|s| s.name == *name).cloned(),
             feed: feed.clone(),
             control: control.clone(),
             known: None,

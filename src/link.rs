@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::cursor::{Cursor, LastEventId};
 use crate::event::Event;
@@ -17,9 +17,46 @@ use crate::frame::notice::Resume;
 use crate::route::Grant;
 use crate::subject::Pattern;
 
-/// Messages a shard's queue holds before its feeds wait. Together with `limits.event_bytes` it bounds what is in flight
-/// between a feed and a shard; past it NATS's own flow control holds the stream back.
-pub const SHARD_QUEUE_MESSAGES: usize = 4096;
+/// Messages a shard's queue holds before its feeds wait; past it NATS's own flow control holds the stream back.
+const SHARD_QUEUE_MESSAGES: usize = 4096;
+/// Bytes of frames in a shard's queue before its feeds wait. They are shared with the log, but the log may drop them first.
+const SHARD_QUEUE_BYTES: usize = 32 * 1024 * 1024;
+
+/// The way to a shard: one queue for everybody, first in, first out, bounded in messages and in bytes of frames.
+#[derive(Debug, Clone)]
+pub struct ShardQueue {
+    sender: mpsc::Sender<ToShard>,
+    bytes: Arc<Semaphore>,
+}
+
+/// Room in a shard's queue, given back when the message has been taken out.
+#[derive(Debug)]
+pub struct Room {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl ShardQueue {
+    /// A queue and its end.
+    pub fn new() -> (Self, mpsc::Receiver<ToShard>) {
+        let (sender, end) = mpsc::channel(SHARD_QUEUE_MESSAGES);
+        (Self { sender, bytes: Arc::new(Semaphore::new(SHARD_QUEUE_BYTES)) }, end)
+    }
+
+    /// Sends a message. Waits while the shard is behind: a shard is ours and never waits for a browser. A shard that has
+    /// ended takes nothing: the process is then going down.
+    pub async fn send(&self, message: ToShard) {
+        let _ = self.sender.send(message).await;
+    }
+
+    /// Sends an event, when its bytes have room.
+    pub async fn send_event(&self, event: Arc<Event>, message: impl FnOnce(Arc<Event>, Room) -> ToShard) {
+        let bytes = event.frames.bytes().min(SHARD_QUEUE_BYTES);
+        let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
+        // Never closed.
+        let room = self.bytes.clone().acquire_many_owned(permits).await.ok();
+        self.send(message(event, Room { _permit: room })).await;
+    }
+}
 
 /// A client of a shard, safe against the slot having been given to somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +76,8 @@ pub enum ToShard {
         stream: u8,
         /// The event.
         event: Arc<Event>,
+        /// Its room in the queue.
+        room: Room,
     },
     /// A message on a core subject, for the listeners of exactly this pattern.
     Live {
@@ -46,6 +85,8 @@ pub enum ToShard {
         pattern: Arc<Pattern>,
         /// The message.
         event: Arc<Event>,
+        /// Its room in the queue.
+        room: Room,
     },
     /// The head of a stream moved, possibly without an event for this shard.
     Head {
@@ -128,12 +169,12 @@ pub struct Audience {
 const AUDIENCE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks every shard who is connected. `None` when one does not answer in time.
-pub async fn audience(shards: &[mpsc::Sender<ToShard>], of: &AudienceOf) -> Option<Audience> {
+pub async fn audience(shards: &[ShardQueue], of: &AudienceOf) -> Option<Audience> {
     let mut all = Audience::default();
     for shard in shards {
         let (reply, answer) = oneshot::channel();
         let ask = async {
-            shard.send(ToShard::Audience { of: of.clone(), reply }).await.ok()?;
+            shard.send(ToShard::Audience { of: of.clone(), reply }).await;
             answer.await.ok()
         };
         let theirs = tokio::time::timeout(AUDIENCE_PATIENCE, ask).await.ok().flatten()?;

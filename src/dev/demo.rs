@@ -80,7 +80,7 @@ impl Demo {
             return error(StatusCode::SERVICE_UNAVAILABLE, "starting");
         };
         for shard in &state.shards {
-            let _ = shard.send(ToShard::Kick { connection, abruptly: true }).await;
+            shard.send(ToShard::Kick { connection, abruptly: true }).await;
         }
         json_response(StatusCode::OK, &json!({}))
     }

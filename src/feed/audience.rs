@@ -8,10 +8,9 @@ use std::time::Duration;
 use async_nats::{Client, Subscriber};
 use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::sync::mpsc;
 
 use super::connection::Kept;
-use crate::link::{self, AudienceOf, ToShard};
+use crate::link::{self, AudienceOf, ShardQueue};
 
 /// Where the question is asked.
 const SUBJECT: &str = "_sidestream.audience";
@@ -40,7 +39,7 @@ pub struct Count {
 }
 
 /// Answers other nodes' questions until the process ends.
-pub(super) async fn answer(control: Kept, shards: Vec<mpsc::Sender<ToShard>>) {
+pub(super) async fn answer(control: Kept, shards: Vec<ShardQueue>) {
     loop {
         let client = control.alive().await.client;
         match client.subscribe(SUBJECT).await {
@@ -52,7 +51,7 @@ pub(super) async fn answer(control: Kept, shards: Vec<mpsc::Sender<ToShard>>) {
     }
 }
 
-async fn answer_all(client: &Client, mut questions: Subscriber, shards: &[mpsc::Sender<ToShard>]) {
+async fn answer_all(client: &Client, mut questions: Subscriber, shards: &[ShardQueue]) {
     while let Some(message) = questions.next().await {
         let (Some(reply), Ok(question)) = (message.reply, serde_json::from_slice::<Question>(&message.payload)) else {
             continue;

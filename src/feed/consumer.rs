@@ -5,6 +5,7 @@
 //! and the answer to every error is to open again behind the last event that was taken. Background and experiments:
 //! `docs/nats.md`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
@@ -97,8 +98,8 @@ pub enum FeedError {
 pub struct Opening {
     /// The stream's name.
     pub stream: String,
-    /// How to create it, if it may be created.
-    pub create: Option<config::Stream>,
+    /// What the configuration says of it, if anything.
+    pub declared: Option<config::Stream>,
     /// The connection that will read.
     pub feed: Kept,
     /// The connection for requests.
@@ -139,12 +140,26 @@ impl Plan {
 
 impl Opening {
     async fn stream_info(&self, control: &Client) -> Result<StreamInfo, FeedError> {
-        match (api::stream_info(control, &self.stream).await, &self.create) {
-            (Err(error), Some(create)) if error.is_not_found() => {
+        match (api::stream_info(control, &self.stream).await, &self.declared) {
+            (Err(error), Some(create)) if create.create && error.is_not_found() => {
                 tracing::info!(stream = self.stream, "Stream created");
                 Ok(api::stream_create(control, create).await?)
             }
-            (answer, _) => Ok(answer?),
+            (Ok(info), Some(declared)) => {
+                let sorted = |subjects: &[String]| subjects.iter().cloned().collect::<BTreeSet<_>>();
+                if sorted(&declared.subjects) != sorted(&info.config.subjects) {
+                    let (configured, actual) = (&declared.subjects, &info.config.subjects);
+                    tracing::warn!(
+                        stream = self.stream,
+                        ?configured,
+                        ?actual,
+                        "Stream has other subjects than configured"
+                    );
+                }
+                Ok(info)
+            }
+            (answer, None) => Ok(answer?),
+            (Err(error), Some(_)) => Err(error.into()),
         }
     }
 

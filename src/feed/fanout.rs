@@ -5,12 +5,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
 use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::interest::Interest;
-use crate::link::ToShard;
+use crate::link::{ShardQueue, ToShard};
 use crate::subject::Pattern;
 
 /// Most shards: the interest of one message is a bit mask.
@@ -19,7 +17,7 @@ pub const SHARDS_MAX: usize = 64;
 /// The shards and what they want.
 #[derive(Debug)]
 pub struct Fanout {
-    shards: Vec<mpsc::Sender<ToShard>>,
+    shards: Vec<ShardQueue>,
     interest: Interest<Box<[u32]>>,
     /// The head each shard was last told.
     told: Vec<u64>,
@@ -27,7 +25,7 @@ pub struct Fanout {
 
 impl Fanout {
     /// Nobody wants anything yet. At most [`SHARDS_MAX`] shards.
-    pub fn new(shards: Vec<mpsc::Sender<ToShard>>) -> Self {
+    pub fn new(shards: Vec<ShardQueue>) -> Self {
         assert!(shards.len() <= SHARDS_MAX, "at most {SHARDS_MAX} shards");
         let told = vec![u64::MAX; shards.len()];
         Self { shards, interest: Interest::default(), told }
@@ -66,7 +64,8 @@ impl Fanout {
             let shard = wanted.trailing_zeros() as usize;
             wanted &= wanted - 1;
             self.told[shard] = event.at.seq;
-            self.to(shard, ToShard::Event { stream, event: event.clone() }).await;
+            let message = |event, room| ToShard::Event { stream, event, room };
+            self.shards[shard].send_event(event.clone(), message).await;
         }
     }
 
@@ -93,9 +92,8 @@ impl Fanout {
         }
     }
 
-    /// Sends to one shard. Waits while the shard is behind: a shard is ours and never waits for a browser. A shard that has
-    /// ended takes nothing: the process is then going down.
+    /// Sends to one shard.
     pub async fn to(&self, shard: usize, message: ToShard) {
-        let _ = self.shards[shard].send(message).await;
+        self.shards[shard].send(message).await;
     }
 }

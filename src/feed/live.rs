@@ -20,7 +20,7 @@ use super::encode::{Encoder, NAME_HEADER};
 
 use crate::frame::Message;
 use crate::frame::notice::GapReason;
-use crate::link::{FeedStatus, LiveNotice, LiveRequest, Ticket, ToShard};
+use crate::link::{FeedStatus, LiveNotice, LiveRequest, ShardQueue, Ticket, ToShard};
 use crate::route::Grant;
 use crate::subject::Pattern;
 
@@ -39,7 +39,7 @@ pub struct LiveFeed {
     /// Builds frames.
     pub encoder: Encoder,
     /// The ways to the shards.
-    pub shards: Vec<mpsc::Sender<ToShard>>,
+    pub shards: Vec<ShardQueue>,
     /// What shards ask.
     pub requests: mpsc::UnboundedReceiver<LiveRequest>,
     /// How we are.
@@ -340,7 +340,9 @@ impl State {
         let shards: Vec<usize> = subscription.listeners.keys().copied().collect();
         let pattern = subscription.pattern.clone();
         for shard in shards {
-            self.to(shard, ToShard::Live { pattern: pattern.clone(), event: event.clone() }).await;
+            let pattern = pattern.clone();
+            let message = |event, room| ToShard::Live { pattern, event, room };
+            self.feed.shards[shard].send_event(event.clone(), message).await;
         }
     }
 
@@ -351,6 +353,6 @@ impl State {
     }
 
     async fn to(&self, shard: usize, message: ToShard) {
-        let _ = self.feed.shards[shard].send(message).await;
+        self.feed.shards[shard].send(message).await;
     }
 }

@@ -112,8 +112,8 @@ impl Shard {
 
     fn accept(&self, message: ToShard) {
         match message {
-            ToShard::Event { stream, event } => self.mark_event(stream, event),
-            ToShard::Live { pattern, event } => self.mark_live(&pattern, event),
+            ToShard::Event { stream, event, room: _ } => self.mark_event(stream, event),
+            ToShard::Live { pattern, event, room: _ } => self.mark_live(&pattern, event),
             ToShard::Head { stream, head } => self.streams[usize::from(stream)].head.set(Some(head)),
             ToShard::StreamNotice { stream, frame, degraded } => {
                 let tells = degraded.map_or(Tells::StreamGap, Tells::State);
