@@ -411,6 +411,21 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[log]\nformat = \"xml\"", 2, "is not one of \"auto\", \"text\", \"json\""),
 ];
 
+/// Streams and formats are numbered in eight bits, so as many as can be told apart must also be servable.
+#[test]
+fn the_first_route_too_many_is_a_fault() {
+    let routes = |count: usize| -> String {
+        let one = |n| format!("[[route]]\npath = \"/{n}\"\nstream = \"S{n}\"\nsubjects = [\"a\"]\nevent = \"e{n}\"\n");
+        (1..=count).map(one).collect()
+    };
+    let table = accepted(&routes(255)).routes;
+    assert_eq!((table.routes.len(), table.streams.len(), table.formats.len()), (255, 255, 255));
+    let report = refused(&routes(300));
+    assert_eq!(report.faults.len(), 1, "{report}");
+    assert_eq!(report.faults[0].message, "300 routes were read; allowed are 1 to 255");
+    assert_eq!(report.faults[0].place.as_ref().map(|place| place.line), Some(255 * 5 + 1));
+}
+
 #[test]
 fn every_fault_is_reported_at_its_line() {
     assert!(REFUSED.len() >= 60);
