@@ -231,6 +231,23 @@ impl Checker<'_> {
         Duration::ZERO
     }
 
+    /// A duration within bounds, the lower one when it was reported. `words` are the bounds as they are written.
+    fn duration_within(
+        &mut self,
+        section: &Section<'_>,
+        name: &str,
+        allowed: RangeInclusive<Duration>,
+        words: &str,
+    ) -> Duration {
+        let Some(read) = section.text(name) else { return *allowed.start() };
+        match parse_duration(read.value) {
+            Ok(duration) if allowed.contains(&duration) => return duration,
+            Ok(_) => self.fault(&read, format!("`{}` was read; allowed are {words}", read.value)),
+            Err(error) => self.fault(&read, error.to_string()),
+        }
+        *allowed.start()
+    }
+
     /// A size in bytes within bounds, zero when it was reported.
     fn size(&mut self, section: &Section<'_>, name: &str, allowed: RangeInclusive<u64>) -> u64 {
         let (read, parsed) = if let Some(text) = section.text(name) {

@@ -253,6 +253,14 @@ fn users_without_trust_are_a_warning() {
 }
 
 #[test]
+fn heartbeats_come_each_second_to_each_hour() {
+    for (text, seconds) in [("1s", 1), ("1h", 3600)] {
+        let interval = accepted(&format!("[heartbeat]\ninterval = \"{text}\"\n")).heartbeat.interval;
+        assert_eq!(interval, Duration::from_secs(seconds));
+    }
+}
+
+#[test]
 fn trust_is_normalised() {
     let text = "[trust]\nproxies = [\"10.1.2.3/8\", \"::1\", \"unix\"]\naddress_is_proof = true\n";
     let trust = accepted(text).trust.expect("trust");
@@ -404,7 +412,10 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[limits]\nqueue_bytes = \"99999999999TiB\"", 2, "is too large"),
     ("[limits]\nunsent_buffer = \"4GiB\"", 2, "allowed are 1 to 2147483647 bytes"),
     ("[limits]\nmemory = \"1GiB\"", 2, "cannot budget memory"),
-    ("[heartbeat]\ninterval = \"0s\"", 2, "must be longer than zero"),
+    ("[heartbeat]\ninterval = \"0s\"", 2, "allowed are 1s to 1h"),
+    ("[heartbeat]\ninterval = \"999ms\"", 2, "`999ms` was read; allowed are 1s to 1h"),
+    ("[heartbeat]\ninterval = \"1h1ms\"", 2, "allowed are 1s to 1h"),
+    ("[heartbeat]\ninterval = \"15\"", 2, "is not a duration"),
     ("[history]\nbytes = true", 2, "a size such as \"256KiB\" is wanted"),
     ("[presence]\nsubject = \"a\"", 2, "cannot publish presence yet"),
     ("[log]\nlevel = \"inof\"", 2, "is not a log level"),

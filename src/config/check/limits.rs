@@ -1,5 +1,8 @@
 //! `[limits]`, `[heartbeat]` and `[log]`: numbers within bounds, a log filter that parses.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use tracing_subscriber::EnvFilter;
 
 use super::{Checker, Section};
@@ -10,6 +13,9 @@ use crate::config::{Heartbeat, Limits, Log, LogFormat};
 const COUNT_MAX: u32 = 1_000_000_000;
 /// The kernel takes `TCP_NOTSENT_LOWAT` as a signed number.
 const UNSENT_MAX: u64 = i32::MAX as u64;
+
+/// Clients are visited once a second and told the interval in whole seconds; nothing on the way waits longer than an hour.
+const HEARTBEAT_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Limits {
     let mut count = |key| cx.count(section, key, 1..=COUNT_MAX);
@@ -41,7 +47,8 @@ pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Limits {
 }
 
 pub(super) fn check_heartbeat(cx: &mut Checker<'_>, section: &Section<'_>) -> Heartbeat {
-    Heartbeat { interval: cx.duration(section, "interval"), event: section.flag("event") }
+    let interval = cx.duration_within(section, "interval", HEARTBEAT_INTERVAL, "1s to 1h");
+    Heartbeat { interval, event: section.flag("event") }
 }
 
 pub(super) fn check_log(cx: &mut Checker<'_>, section: &Section<'_>) -> Log {
