@@ -231,11 +231,11 @@ pub struct Limits {
     pub unsent_buffer: u32,
     /// Largest payload, in bytes; a larger one is declared as a gap.
     pub event_bytes: usize,
-    /// Events one resume may replay; beyond is declared as a gap.
+    /// Events one resume may replay. Not used yet: replay is served from the history in memory.
     pub replay_events: u64,
-    /// Resumes that read NATS at the same time.
+    /// Resumes that read NATS at the same time. Not used yet.
     pub replays: usize,
-    /// Memory budget in bytes; `None` is 80 % of the cgroup's.
+    /// Memory budget in bytes. Always `None` yet: there is none.
     pub memory: Option<u64>,
 }
 
