@@ -38,7 +38,7 @@ pub struct Config {
     pub trust: Option<Trust>,
     /// Which headers carry the identity.
     pub identity: Identity,
-    /// Streams that are created or checked at start.
+    /// What is stated of streams; those that no route names are not looked at.
     pub streams: Vec<Stream>,
     /// The public routes, in file order.
     pub routes: RouteTable,

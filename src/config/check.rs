@@ -44,7 +44,7 @@ pub(super) fn check(texts: &Texts, table: &Table, env: &[(String, String)]) -> (
         nats: nats::check(&mut cx, &root.section("nats")),
         trust,
         identity,
-        streams: stream::check(&mut cx, &root),
+        streams: stream::check(&mut cx, &root, &routes.streams),
         routes,
         limits: limits::check(&mut cx, &root.section("limits")),
         heartbeat: limits::check_heartbeat(&mut cx, &root.section("heartbeat")),

@@ -253,6 +253,17 @@ fn users_without_trust_are_a_warning() {
 }
 
 #[test]
+fn a_stream_that_no_route_names_is_a_warning() {
+    let streams = "[[stream]]\nname = \"A\"\n[[stream]]\nname = \"B\"\nsubjects = [\"b\"]\ncreate = true\n";
+    let route = "[[route]]\npath = \"/a\"\nstream = \"A\"\nsubjects = [\"a\"]\naudience = \"anyone\"\n";
+    let warnings = read(&format!("{streams}{route}")).expect("loaded").warnings;
+    let [warning] = &warnings[..] else { panic!("one warning is wanted: {warnings:?}") };
+    assert_eq!(warning.key, "stream.name");
+    assert_eq!(warning.message, "no route names the stream `B`: it is neither created nor checked");
+    assert_eq!(warning.place.as_ref().map(|place| place.line), Some(4));
+}
+
+#[test]
 fn limits_without_effect_are_a_warning_where_they_are_set() {
     let trust = "[trust]\nproxies = [\"unix\"]\npeer_uids = [33]\n";
     let defaults = read(&DEFAULT_TOML.replace("\n#[trust]", &format!("\n{trust}"))).expect("loaded");
