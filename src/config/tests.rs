@@ -253,6 +253,12 @@ fn users_without_trust_are_a_warning() {
 }
 
 #[test]
+fn this_machine_is_a_host() {
+    let hosts = accepted("[server]\nhosts = [\"127.0.0.1\", \"LocalHost\", \"[::1]\"]\n").server.hosts;
+    assert_eq!(hosts, ["127.0.0.1", "localhost", "[::1]"]);
+}
+
+#[test]
 fn a_stream_that_no_route_names_is_a_warning() {
     let streams = "[[stream]]\nname = \"A\"\n[[stream]]\nname = \"B\"\nsubjects = [\"b\"]\ncreate = true\n";
     let route = "[[route]]\npath = \"/a\"\nstream = \"A\"\nsubjects = [\"a\"]\naudience = \"anyone\"\n";
@@ -342,6 +348,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[server]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", 2, "is listed twice"),
     ("[server]\nhosts = [\"https://a\"]", 2, "is not a host name"),
     ("[server]\nhosts = [\"a:80\"]", 2, "without scheme, port"),
+    ("[server]\nhosts = [\"::1\"]", 2, "or \"[::1]\""),
     ("[server]\norigins = [\"*\"]", 2, "every page on the web"),
     ("[server]\norigins = [\"null\"]", 2, "every sandboxed page"),
     ("[server]\norigins = [\"https://a/\"]", 2, "is not an origin"),
