@@ -76,7 +76,7 @@ pub struct Server {
     pub drain_window: Duration,
     /// A stream is ended after this long, +-10 %; `None` is never.
     pub max_age: Option<Duration>,
-    /// From accept to the complete request head, TLS handshake included.
+    /// Longest time for a TLS handshake, and for a complete request head after it.
     pub header_timeout: Duration,
     /// HTTP/2 with prior knowledge on plain listeners.
     pub h2c: bool,
@@ -98,7 +98,7 @@ pub struct Tls {
 pub struct Admin {
     /// Loopback or unix socket; a public address is refused without a token.
     pub listen: Listen,
-    /// Bearer token for everything that changes something.
+    /// Bearer token that `/connections` is answered for only.
     pub token: Option<Secret>,
 }
 
@@ -209,7 +209,7 @@ pub struct Format {
 /// `[limits]`; every one is non-zero.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections in the whole process.
+    /// Event streams in the whole process.
     pub connections: usize,
     /// Streams of one user.
     pub connections_per_user: u32,
