@@ -38,7 +38,7 @@ pub struct Config {
     pub trust: Option<Trust>,
     /// Which headers carry the identity.
     pub identity: Identity,
-    /// Streams that are created or checked at start.
+    /// What is stated of streams; those that no route names are not looked at.
     pub streams: Vec<Stream>,
     /// The public routes, in file order.
     pub routes: RouteTable,
@@ -76,7 +76,7 @@ pub struct Server {
     pub drain_window: Duration,
     /// A stream is ended after this long, +-10 %; `None` is never.
     pub max_age: Option<Duration>,
-    /// From accept to the complete request head, TLS handshake included.
+    /// Longest time for a TLS handshake, and for a complete request head after it.
     pub header_timeout: Duration,
     /// HTTP/2 with prior knowledge on plain listeners.
     pub h2c: bool,
@@ -98,7 +98,7 @@ pub struct Tls {
 pub struct Admin {
     /// Loopback or unix socket; a public address is refused without a token.
     pub listen: Listen,
-    /// Bearer token for everything that changes something.
+    /// Bearer token that `/connections` is answered for only.
     pub token: Option<Secret>,
 }
 
@@ -209,7 +209,7 @@ pub struct Format {
 /// `[limits]`; every one is non-zero.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Connections in the whole process.
+    /// Event streams in the whole process.
     pub connections: usize,
     /// Streams of one user.
     pub connections_per_user: u32,
@@ -231,11 +231,11 @@ pub struct Limits {
     pub unsent_buffer: u32,
     /// Largest payload, in bytes; a larger one is declared as a gap.
     pub event_bytes: usize,
-    /// Events one resume may replay; beyond is declared as a gap.
+    /// Events one resume may replay. Not used yet: replay is served from the history in memory.
     pub replay_events: u64,
-    /// Resumes that read NATS at the same time.
+    /// Resumes that read NATS at the same time. Not used yet.
     pub replays: usize,
-    /// Memory budget in bytes; `None` is 80 % of the cgroup's.
+    /// Memory budget in bytes. Always `None` yet: there is none.
     pub memory: Option<u64>,
 }
 

@@ -44,7 +44,7 @@ pub(super) fn check(texts: &Texts, table: &Table, env: &[(String, String)]) -> (
         nats: nats::check(&mut cx, &root.section("nats")),
         trust,
         identity,
-        streams: stream::check(&mut cx, &root),
+        streams: stream::check(&mut cx, &root, &routes.streams),
         routes,
         limits: limits::check(&mut cx, &root.section("limits")),
         heartbeat: limits::check_heartbeat(&mut cx, &root.section("heartbeat")),
@@ -229,6 +229,23 @@ impl Checker<'_> {
             Err(error) => self.fault(&read, error.to_string()),
         }
         Duration::ZERO
+    }
+
+    /// A duration within bounds, the lower one when it was reported. `words` are the bounds as they are written.
+    fn duration_within(
+        &mut self,
+        section: &Section<'_>,
+        name: &str,
+        allowed: RangeInclusive<Duration>,
+        words: &str,
+    ) -> Duration {
+        let Some(read) = section.text(name) else { return *allowed.start() };
+        match parse_duration(read.value) {
+            Ok(duration) if allowed.contains(&duration) => return duration,
+            Ok(_) => self.fault(&read, format!("`{}` was read; allowed are {words}", read.value)),
+            Err(error) => self.fault(&read, error.to_string()),
+        }
+        *allowed.start()
     }
 
     /// A size in bytes within bounds, zero when it was reported.

@@ -253,6 +253,53 @@ fn users_without_trust_are_a_warning() {
 }
 
 #[test]
+fn this_machine_is_a_host() {
+    let hosts = accepted("[server]\nhosts = [\"127.0.0.1\", \"LocalHost\", \"[::1]\"]\n").server.hosts;
+    assert_eq!(hosts, ["127.0.0.1", "localhost", "[::1]"]);
+}
+
+#[test]
+fn a_stream_that_no_route_names_is_a_warning() {
+    let streams = "[[stream]]\nname = \"A\"\n[[stream]]\nname = \"B\"\nsubjects = [\"b\"]\ncreate = true\n";
+    let route = "[[route]]\npath = \"/a\"\nstream = \"A\"\nsubjects = [\"a\"]\naudience = \"anyone\"\n";
+    let warnings = read(&format!("{streams}{route}")).expect("loaded").warnings;
+    let [warning] = &warnings[..] else { panic!("one warning is wanted: {warnings:?}") };
+    assert_eq!(warning.key, "stream.name");
+    assert_eq!(warning.message, "no route names the stream `B`: it is neither created nor checked");
+    assert_eq!(warning.place.as_ref().map(|place| place.line), Some(4));
+}
+
+#[test]
+fn limits_without_effect_are_a_warning_where_they_are_set() {
+    let trust = "[trust]\nproxies = [\"unix\"]\npeer_uids = [33]\n";
+    let defaults = read(&DEFAULT_TOML.replace("\n#[trust]", &format!("\n{trust}"))).expect("loaded");
+    assert!(defaults.warnings.is_empty(), "{:?}", defaults.warnings);
+    let sources = Sources {
+        env: vec![("SIDESTREAM_LIMITS__REPLAYS".into(), "256".into())],
+        set: vec!["limits.replay_events=7".into()],
+        ..Sources::default()
+    };
+    let by_file = read(&format!("{trust}[limits]\nreplay_events = 7\nreplays = 256\n")).expect("loaded");
+    let by_hand = load_text("test.toml", trust, &sources).expect("loaded");
+    for loaded in [by_file, by_hand] {
+        let keys: Vec<&str> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();
+        assert_eq!(keys, ["limits.replay_events", "limits.replays"]);
+        for warning in &loaded.warnings {
+            assert!(warning.message.starts_with("has no effect in this version") && warning.place.is_some());
+        }
+        assert_eq!((loaded.config.limits.replay_events, loaded.config.limits.replays), (7, 256));
+    }
+}
+
+#[test]
+fn heartbeats_come_each_second_to_each_hour() {
+    for (text, seconds) in [("1s", 1), ("1h", 3600)] {
+        let interval = accepted(&format!("[heartbeat]\ninterval = \"{text}\"\n")).heartbeat.interval;
+        assert_eq!(interval, Duration::from_secs(seconds));
+    }
+}
+
+#[test]
 fn trust_is_normalised() {
     let text = "[trust]\nproxies = [\"10.1.2.3/8\", \"::1\", \"unix\"]\naddress_is_proof = true\n";
     let trust = accepted(text).trust.expect("trust");
@@ -301,6 +348,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[server]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:1\"]", 2, "is listed twice"),
     ("[server]\nhosts = [\"https://a\"]", 2, "is not a host name"),
     ("[server]\nhosts = [\"a:80\"]", 2, "without scheme, port"),
+    ("[server]\nhosts = [\"::1\"]", 2, "or \"[::1]\""),
     ("[server]\norigins = [\"*\"]", 2, "every page on the web"),
     ("[server]\norigins = [\"null\"]", 2, "every sandboxed page"),
     ("[server]\norigins = [\"https://a/\"]", 2, "is not an origin"),
@@ -404,12 +452,30 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[limits]\nqueue_bytes = \"99999999999TiB\"", 2, "is too large"),
     ("[limits]\nunsent_buffer = \"4GiB\"", 2, "allowed are 1 to 2147483647 bytes"),
     ("[limits]\nmemory = \"1GiB\"", 2, "cannot budget memory"),
-    ("[heartbeat]\ninterval = \"0s\"", 2, "must be longer than zero"),
+    ("[heartbeat]\ninterval = \"0s\"", 2, "allowed are 1s to 1h"),
+    ("[heartbeat]\ninterval = \"999ms\"", 2, "`999ms` was read; allowed are 1s to 1h"),
+    ("[heartbeat]\ninterval = \"1h1ms\"", 2, "allowed are 1s to 1h"),
+    ("[heartbeat]\ninterval = \"15\"", 2, "is not a duration"),
     ("[history]\nbytes = true", 2, "a size such as \"256KiB\" is wanted"),
     ("[presence]\nsubject = \"a\"", 2, "cannot publish presence yet"),
     ("[log]\nlevel = \"inof\"", 2, "is not a log level"),
     ("[log]\nformat = \"xml\"", 2, "is not one of \"auto\", \"text\", \"json\""),
 ];
+
+/// Streams and formats are numbered in eight bits, so as many as can be told apart must also be servable.
+#[test]
+fn the_first_route_too_many_is_a_fault() {
+    let routes = |count: usize| -> String {
+        let one = |n| format!("[[route]]\npath = \"/{n}\"\nstream = \"S{n}\"\nsubjects = [\"a\"]\nevent = \"e{n}\"\n");
+        (1..=count).map(one).collect()
+    };
+    let table = accepted(&routes(255)).routes;
+    assert_eq!((table.routes.len(), table.streams.len(), table.formats.len()), (255, 255, 255));
+    let report = refused(&routes(300));
+    assert_eq!(report.faults.len(), 1, "{report}");
+    assert_eq!(report.faults[0].message, "300 routes were read; allowed are 1 to 255");
+    assert_eq!(report.faults[0].place.as_ref().map(|place| place.line), Some(255 * 5 + 1));
+}
 
 #[test]
 fn every_fault_is_reported_at_its_line() {

@@ -1,8 +1,9 @@
 //! `check --connect`: whether the NATS server is one the configuration will work on.
 //!
-//! Reachable, its version, each stream there with `limits` retention and capturing what the routes name, and the
-//! permissions the feed needs, each tried as the feed would use it.
+//! Reachable, its version, each stream there with `limits` retention, with the subjects its `[[stream]]` states and
+//! capturing what the routes name, and the permissions the feed needs, each tried as the feed would use it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -10,7 +11,7 @@ use bytes::Bytes;
 
 use crate::cli::exit::Exit;
 use crate::cli::runtime;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::feed::api::{self, ApiError, StreamInfo};
 use crate::feed::connection::Connection;
 use crate::subject::Pattern;
@@ -57,6 +58,7 @@ pub(super) async fn run(config: &Config) -> Exit {
             "stream {stream}: {} messages, {} to {}",
             info.state.messages, info.state.first_seq, info.state.last_seq
         );
+        stated(&mut findings, config, stream, &info);
         captures(&mut findings, config, index, stream, &info);
         permissions(&mut findings, &connection, stream, &info).await;
     }
@@ -79,6 +81,26 @@ fn no_info(findings: &mut Findings, config: &Config, stream: &str, error: &ApiEr
         }
         error => findings.fault(Exit::Unavailable, &format!("stream {stream}: {error}")),
     }
+}
+
+/// Whether the stream is the one that its `[[stream]]` states. One that may be created by us is not compared: as it exists,
+/// it is never changed.
+fn stated(findings: &mut Findings, config: &Config, stream: &str, info: &StreamInfo) {
+    let is_stated = |s: &&config::Stream| s.name == stream && !s.create && !s.subjects.is_empty();
+    let Some(ours) = config.streams.iter().find(is_stated) else { return };
+    match compare(ours, &info.config.subjects) {
+        Ok(()) => println!("stream {stream}: its subjects are those configured"),
+        Err(text) => findings.fault(Exit::Config, &text),
+    }
+}
+
+/// Subjects are a set: neither order nor repetition matters.
+fn compare(stated: &config::Stream, found: &[String]) -> Result<(), String> {
+    let set = |subjects: &[String]| subjects.iter().cloned().collect::<BTreeSet<_>>();
+    if set(&stated.subjects) == set(found) {
+        return Ok(());
+    }
+    Err(format!("stream {} has the subjects {found:?}, but its [[stream]] states {:?}", stated.name, stated.subjects))
 }
 
 /// Retention, and whether what the routes name is stored there at all.
@@ -164,6 +186,46 @@ fn is_outdated(version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn subjects_are_compared_as_sets() {
+        let subjects = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let stream = config::Stream {
+            name: "S".into(),
+            subjects: subjects(&["a.>", "b"]),
+            create: false,
+            max_age: Duration::ZERO,
+            max_bytes: 0,
+        };
+        for same in [&["a.>", "b"][..], &["b", "a.>"], &["b", "a.>", "b"]] {
+            assert_eq!(compare(&stream, &subjects(same)), Ok(()), "{same:?}");
+        }
+        for other in [&[][..], &["a.>"], &["a.>", "b", "c"], &["a.*", "b"]] {
+            assert!(compare(&stream, &subjects(other)).is_err(), "{other:?}");
+        }
+        let text = compare(&stream, &subjects(&["c"])).expect_err("they differ");
+        assert_eq!(text, r#"stream S has the subjects ["c"], but its [[stream]] states ["a.>", "b"]"#);
+    }
+
+    #[test]
+    fn only_what_is_stated_of_a_foreign_stream_is_a_fault() {
+        let info = r#"{"config": {"retention": "limits", "subjects": ["c"]}, "created": "",
+            "state": {"messages": 0, "bytes": 0, "first_seq": 1, "last_seq": 0}}"#;
+        let info: StreamInfo = serde_json::from_str(info).expect("an answer");
+        let worst = |lines: &str| {
+            let text = format!(
+                "[[stream]]\nname = \"S\"\n{lines}\n[[route]]\npath = \"/\"\nstream = \"S\"\nsubjects = [\"c\"]\n"
+            );
+            let loaded = config::load::load_text("test.toml", &text, &config::load::Sources::default());
+            let mut findings = Findings::default();
+            stated(&mut findings, &loaded.expect("valid").config, "S", &info);
+            findings.worst
+        };
+        assert_eq!(worst("subjects = [\"d\"]"), Some(Exit::Config));
+        assert_eq!(worst("subjects = [\"c\"]"), None);
+        assert_eq!(worst("subjects = []"), None);
+        assert_eq!(worst("subjects = [\"d\"]\ncreate = true"), None);
+    }
 
     #[test]
     fn versions_are_judged_by_their_line() {

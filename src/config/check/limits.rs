@@ -1,8 +1,12 @@
 //! `[limits]`, `[heartbeat]` and `[log]`: numbers within bounds, a log filter that parses.
 
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
 use tracing_subscriber::EnvFilter;
 
 use super::{Checker, Section};
+use crate::config::source::Layer;
 use crate::config::units::shorten;
 use crate::config::{Heartbeat, Limits, Log, LogFormat};
 
@@ -11,7 +15,11 @@ const COUNT_MAX: u32 = 1_000_000_000;
 /// The kernel takes `TCP_NOTSENT_LOWAT` as a signed number.
 const UNSENT_MAX: u64 = i32::MAX as u64;
 
+/// Clients are visited once a second and told the interval in whole seconds; nothing on the way waits longer than an hour.
+const HEARTBEAT_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
+
 pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Limits {
+    warn_of_unused(cx, section);
     let mut count = |key| cx.count(section, key, 1..=COUNT_MAX);
     let connections = count("connections") as usize;
     let connections_per_user = count("connections_per_user");
@@ -40,8 +48,19 @@ pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Limits {
     }
 }
 
+/// Accepted, so that files can be shared with later versions, but not used yet.
+fn warn_of_unused(cx: &mut Checker<'_>, section: &Section<'_>) {
+    for key in ["replay_events", "replays"] {
+        if section.table.get(key).is_some_and(|node| cx.texts.layer(&node.at) > Layer::Default) {
+            let message = "has no effect in this version: replay is served from the history in memory";
+            cx.warn_in(section, key, message, Some("history.bytes bounds what can be replayed"));
+        }
+    }
+}
+
 pub(super) fn check_heartbeat(cx: &mut Checker<'_>, section: &Section<'_>) -> Heartbeat {
-    Heartbeat { interval: cx.duration(section, "interval"), event: section.flag("event") }
+    let interval = cx.duration_within(section, "interval", HEARTBEAT_INTERVAL, "1s to 1h");
+    Heartbeat { interval, event: section.flag("event") }
 }
 
 pub(super) fn check_log(cx: &mut Checker<'_>, section: &Section<'_>) -> Log {

@@ -10,11 +10,18 @@ use crate::frame::{EventNaming, Payload, checked_name};
 use crate::route::{Audience, PathTemplate, Route, RouteTable};
 use crate::subject::{PATTERN_TOKENS_MAX, Pattern, Template};
 
+/// Shards and feeds number streams and formats in eight bits; a route brings at most one of each.
+const ROUTES_MAX: usize = 255;
+
 pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>, identity: &Identity, trusted: bool) -> RouteTable {
     let sections = root.sections("route");
     if sections.is_empty() {
         let note = "write at least one `[[route]]`, with a path and subjects";
         cx.fault_in(root, "route", "no route is configured, so there is nothing to serve", Some(note));
+    }
+    if let Some(section) = sections.get(ROUTES_MAX) {
+        let message = format!("{} routes were read; allowed are 1 to {ROUTES_MAX}", sections.len());
+        cx.fault_in(section, "", message, Some("one route with {captures} in its path and subjects serves many paths"));
     }
     let mut table = RouteTable::default();
     let mut shapes = HashMap::new();

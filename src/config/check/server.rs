@@ -129,7 +129,8 @@ fn host(cx: &mut Checker<'_>, read: &Read<'_, &str>) -> Option<String> {
     if is_host(&host) {
         return Some(host);
     }
-    let note = "allowed: a name or address without scheme, port, path or wildcard, such as \"events.example.com\"";
+    let note = "allowed: a name or address without scheme, port, path or wildcard, such as \"events.example.com\", \
+                \"127.0.0.1\" or \"[::1]\"";
     cx.fault_noted(read, format!("`{}` is not a host name", shorten(read.value)), Some(note));
     None
 }
@@ -238,6 +239,16 @@ mod tests {
         assert_eq!(parse_listen("systemd:public"), Ok(Listen::Systemd("public".into())));
         for bad in ["", "8080", ":8080", "127.0.0.1", "::1", "a.example:80", "unix:x", "systemd:", "127.0.0.1:99999"] {
             assert!(parse_listen(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_names_and_addresses() {
+        for good in ["127.0.0.1", "localhost", "[::1]", "events.example.com", "a_b"] {
+            assert!(is_host(good), "{good}");
+        }
+        for bad in ["", "::1", "[127.0.0.1]", "[::1", "[::1]:80", "localhost:80", "a..b", "a.", "*.a", "-a", "a/b"] {
+            assert!(!is_host(bad), "{bad}");
         }
     }
 

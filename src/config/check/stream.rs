@@ -8,12 +8,17 @@ use crate::subject::Pattern;
 /// The server keeps a stream's name in a file name.
 const NAME_BYTES_MAX: usize = 255;
 
-pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>) -> Vec<Stream> {
+/// `named` are the streams that routes name: only those are ever looked at.
+pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>, named: &[String]) -> Vec<Stream> {
     let mut streams: Vec<Stream> = Vec::new();
     for section in root.sections("stream") {
         let Some(name) = name(cx, &section) else { continue };
         if streams.iter().any(|stream| stream.name == name) {
             cx.fault_in(&section, "name", format!("the stream `{name}` is configured twice"), None);
+        }
+        if !named.contains(&name) {
+            let message = format!("no route names the stream `{}`: it is neither created nor checked", shorten(&name));
+            cx.warn_in(&section, "name", message, Some("name it as the `stream` of a route, or leave this table out"));
         }
         let subjects = subjects(cx, &section);
         let create = section.flag("create");
