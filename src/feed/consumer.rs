@@ -147,7 +147,7 @@ impl Opening {
             }
             (Ok(info), Some(declared)) => {
                 let sorted = |subjects: &[String]| subjects.iter().cloned().collect::<BTreeSet<_>>();
-                if sorted(&declared.subjects) != sorted(&info.config.subjects) {
+                if !declared.subjects.is_empty() && sorted(&declared.subjects) != sorted(&info.config.subjects) {
                     let (configured, actual) = (&declared.subjects, &info.config.subjects);
                     tracing::warn!(
                         stream = self.stream,
