@@ -1,8 +1,8 @@
 //! The part that listens to NATS. Runs on a thread of its own and never waits for a browser.
 //!
 //! [`stream`] reads one stream and owns its log, [`live`] listens to core subjects, [`encode`] makes frames, [`fanout`]
-//! hands them to the shards that want them, [`audience`] counts listeners over all sidecars. What the shards ask and are told is in [`crate::link`]. Three NATS connections
-//! are kept apart: streams, core subjects, and control.
+//! hands them to the shards that want them, [`audience`] counts listeners over all sidecars. What the shards ask and are told is in [`crate::link`]. Four NATS connections
+//! are kept apart: streams, their past, core subjects, and control.
 
 pub mod api;
 pub mod audience;
@@ -11,6 +11,8 @@ mod consumer;
 mod encode;
 mod fanout;
 mod live;
+mod pass;
+mod replay;
 mod reply;
 mod stream;
 
@@ -73,6 +75,7 @@ pub async fn start(
     let feed = connection::keep(&config.nats, connection::Role::Feed).await?;
     let control = connection::keep(&config.nats, connection::Role::Control).await?;
     let live = connection::keep(&config.nats, connection::Role::Live).await?;
+    let history = connection::keep(&config.nats, connection::Role::History).await?;
     // Half of a client's queue: room is left for what arrives while the last piece is on its way.
     let piece = PieceSize { bytes: config.limits.queue_bytes / 2, events: config.limits.queue_events / 2 };
     for (index, (name, (requests, status))) in config.routes.streams.iter().zip(unstarted.streams).enumerate() {
@@ -86,9 +89,20 @@ pub async fn start(
             history_bytes: config.history_bytes,
         };
         let encoder = encoder(config, metrics, Some(name.clone()), |route| route.stream == Some(index));
+        let reader = pass::Reader {
+            stream: name.clone(),
+            history: history.clone(),
+            control: control.clone(),
+            encoder: encoder.clone(),
+            removed: crate::frame::notice::GapReason::Purged,
+        };
+        let bounds = replay::Bounds { events: config.limits.replay_events, clients: config.limits.replays, piece };
+        let replay = replay::Replay::new(reader, bounds);
         let fanout = fanout::Fanout::new(shards.to_vec());
         let index = u8::try_from(index).expect("the configuration allows at most 255 streams");
-        tokio::task::spawn_local(stream::StreamFeed { index, opening, encoder, piece, fanout, requests, status }.run());
+        tokio::task::spawn_local(
+            stream::StreamFeed { index, opening, encoder, piece, replay, fanout, requests, status }.run(),
+        );
     }
     let (requests, status) = unstarted.live;
     let encoder = encoder(config, metrics, None, |route| route.stream.is_none() || !route.live_subjects.is_empty());

@@ -59,7 +59,7 @@ impl ShardQueue {
 }
 
 /// A client of a shard, safe against the slot having been given to somebody else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket {
     /// The slot in the shard.
     pub slot: u32,

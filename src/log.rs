@@ -136,6 +136,11 @@ impl Log {
         while self.bytes > self.bytes_max && self.drop_oldest() {}
     }
 
+    /// Lets go of everything up to a sequence.
+    pub fn release(&mut self, upto: u64) {
+        while self.entries.front().is_some_and(|oldest| oldest.at.seq <= upto) && self.drop_oldest() {}
+    }
+
     fn drop_oldest(&mut self) -> bool {
         let (Some(event), Some(id)) = (self.entries.pop_front(), self.subjects_of.pop_front()) else { return false };
         self.oldest += 1;

@@ -3,7 +3,7 @@
 //! Input is the cursor, the log's epoch and bounds, and what stands at the cursor's sequence; no clock, no NATS. The
 //! caller (the feed) acts on the verdict and may ask again when the log has grown.
 
-use crate::cursor::{LastEventId, Position};
+use crate::cursor::{Cursor, LastEventId, Position};
 use crate::frame::notice::{Gap, GapReason};
 use crate::log::{Held, Log};
 
@@ -14,6 +14,8 @@ pub enum Verdict {
     New,
     /// Everything after this position is held: serve it and join.
     Exact(Position),
+    /// The cursor is older than what is held: its message must be read from the stream.
+    Behind(Cursor),
     /// The cursor is above our head. We may only be behind another sidecar: wait a little, then [`beyond_head`].
     Ahead,
     /// A declared hole; events follow from `from`.
@@ -25,9 +27,8 @@ pub enum Verdict {
     },
 }
 
-/// Decides where a client goes on. `first` is the stream's first sequence as last seen, to tell retention from our own
-/// limits.
-pub fn decide(last: LastEventId, log: &Log, first: u64) -> Verdict {
+/// Decides where a client goes on.
+pub fn decide(last: LastEventId, log: &Log) -> Verdict {
     let cursor = match last {
         LastEventId::Absent => return Verdict::New,
         LastEventId::Unknown => return from_head(log, None, GapReason::CursorUnknown),
@@ -43,9 +44,18 @@ pub fn decide(last: LastEventId, log: &Log, first: u64) -> Verdict {
         }
         Held::Event(_) | Held::Base(_) | Held::Nothing => Verdict::Exact(cursor.at),
         Held::Beyond => Verdict::Ahead,
-        Held::Before if seq + 1 < first => from_oldest(log, Some(seq), GapReason::Retention),
-        Held::Before => from_oldest(log, Some(seq), GapReason::ReplayLimit),
+        Held::Before => Verdict::Behind(cursor),
     }
+}
+
+/// The verdict for a cursor at whose sequence another message was found: the store went back in time.
+pub fn rolled_back(log: &Log) -> Verdict {
+    from_oldest(log, None, GapReason::Reset)
+}
+
+/// The verdict for a client that has replayed as much as it may.
+pub fn limited(log: &Log, after: u64) -> Verdict {
+    from_head(log, Some(after), GapReason::ReplayLimit)
 }
 
 /// The verdict for a cursor that stayed above the head after waiting: the store went back in time.
@@ -75,7 +85,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::cursor::{Cursor, Epoch};
+    use crate::cursor::Epoch;
     use crate::event::{Event, Frames};
     use crate::frame::Frame;
 
@@ -103,20 +113,21 @@ mod tests {
     fn every_cursor_has_its_verdict() {
         let log = log();
         let ours = log.epoch();
-        assert_eq!(decide(LastEventId::Absent, &log, 1), Verdict::New);
-        assert_eq!(decide(cursor(ours, 12, 120), &log, 1), Verdict::Exact(Position { seq: 12, time: 120 }));
-        assert_eq!(decide(cursor(ours, 10, 100), &log, 1), Verdict::Exact(Position { seq: 10, time: 100 }));
-        assert_eq!(decide(cursor(ours, 14, 140), &log, 1), Verdict::Exact(Position { seq: 14, time: 140 }));
-        assert_eq!(decide(cursor(ours, 13, 130), &log, 1), Verdict::Exact(Position { seq: 13, time: 130 }));
-        assert_eq!(decide(cursor(ours, 15, 150), &log, 1), Verdict::Ahead);
+        assert_eq!(decide(LastEventId::Absent, &log), Verdict::New);
+        assert_eq!(decide(cursor(ours, 12, 120), &log), Verdict::Exact(Position { seq: 12, time: 120 }));
+        assert_eq!(decide(cursor(ours, 10, 100), &log), Verdict::Exact(Position { seq: 10, time: 100 }));
+        assert_eq!(decide(cursor(ours, 14, 140), &log), Verdict::Exact(Position { seq: 14, time: 140 }));
+        assert_eq!(decide(cursor(ours, 13, 130), &log), Verdict::Exact(Position { seq: 13, time: 130 }));
+        assert_eq!(decide(cursor(ours, 15, 150), &log), Verdict::Ahead);
 
-        assert_eq!(reason(decide(LastEventId::Unknown, &log, 1)), Some((GapReason::CursorUnknown, None, Some(15))));
-        assert_eq!(reason(decide(cursor(ours, 5, 50), &log, 1)), Some((GapReason::ReplayLimit, Some(5), Some(11))));
-        assert_eq!(reason(decide(cursor(ours, 5, 50), &log, 7)), Some((GapReason::Retention, Some(5), Some(11))));
-        assert_eq!(reason(decide(cursor(ours, 12, 121), &log, 1)), Some((GapReason::Reset, None, Some(11))));
-        assert_eq!(reason(decide(cursor(ours, 10, 101), &log, 1)), Some((GapReason::Reset, None, Some(11))));
+        assert_eq!(reason(decide(LastEventId::Unknown, &log)), Some((GapReason::CursorUnknown, None, Some(15))));
+        assert!(matches!(decide(cursor(ours, 5, 50), &log), Verdict::Behind(_)));
+        assert_eq!(reason(limited(&log, 5)), Some((GapReason::ReplayLimit, Some(5), Some(15))));
+        assert_eq!(reason(rolled_back(&log)), Some((GapReason::Reset, None, Some(11))));
+        assert_eq!(reason(decide(cursor(ours, 12, 121), &log)), Some((GapReason::Reset, None, Some(11))));
+        assert_eq!(reason(decide(cursor(ours, 10, 101), &log)), Some((GapReason::Reset, None, Some(11))));
         let other = Epoch::of("S", "u");
-        assert_eq!(reason(decide(cursor(other, 12, 120), &log, 1)), Some((GapReason::Reset, None, Some(11))));
+        assert_eq!(reason(decide(cursor(other, 12, 120), &log)), Some((GapReason::Reset, None, Some(11))));
         assert_eq!(reason(beyond_head(&log)), Some((GapReason::Reset, None, Some(15))));
     }
 }

@@ -142,8 +142,8 @@ static LIMITS: &[Key] = &[
     key("write_timeout", Text),
     key("unsent_buffer", Size),
     key("event_bytes", Size),
-    key_or("replay_events", Integer, "100000"),
-    key_or("replays", Integer, "256"),
+    key("replay_events", Integer),
+    key("replays", Integer),
     key("memory", Size),
 ];
 

@@ -270,28 +270,6 @@ fn a_stream_that_no_route_names_is_a_warning() {
 }
 
 #[test]
-fn limits_without_effect_are_a_warning_where_they_are_set() {
-    let trust = "[trust]\nproxies = [\"unix\"]\npeer_uids = [33]\n";
-    let defaults = read(&DEFAULT_TOML.replace("\n#[trust]", &format!("\n{trust}"))).expect("loaded");
-    assert!(defaults.warnings.is_empty(), "{:?}", defaults.warnings);
-    let sources = Sources {
-        env: vec![("SIDESTREAM_LIMITS__REPLAYS".into(), "256".into())],
-        set: vec!["limits.replay_events=7".into()],
-        ..Sources::default()
-    };
-    let by_file = read(&format!("{trust}[limits]\nreplay_events = 7\nreplays = 256\n")).expect("loaded");
-    let by_hand = load_text("test.toml", trust, &sources).expect("loaded");
-    for loaded in [by_file, by_hand] {
-        let keys: Vec<&str> = loaded.warnings.iter().map(|warning| warning.key.as_str()).collect();
-        assert_eq!(keys, ["limits.replay_events", "limits.replays"]);
-        for warning in &loaded.warnings {
-            assert!(warning.message.starts_with("has no effect in this version") && warning.place.is_some());
-        }
-        assert_eq!((loaded.config.limits.replay_events, loaded.config.limits.replays), (7, 256));
-    }
-}
-
-#[test]
 fn heartbeats_come_each_second_to_each_hour() {
     for (text, seconds) in [("1s", 1), ("1h", 3600)] {
         let interval = accepted(&format!("[heartbeat]\ninterval = \"{text}\"\n")).heartbeat.interval;

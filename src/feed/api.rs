@@ -72,6 +72,9 @@ pub struct StreamConfig {
     /// -1 is unlimited.
     #[serde(default)]
     pub max_msgs: i64,
+    /// -1 is unlimited.
+    #[serde(default)]
+    pub max_msgs_per_subject: i64,
 }
 
 /// What a stream holds.
@@ -200,6 +203,33 @@ pub async fn consumer_create(
         "flow_control": true, "idle_heartbeat": SECOND, "inactive_threshold": 10 * SECOND,
     }});
     request(client, format!("$JS.API.CONSUMER.CREATE.{stream}"), body.to_string().into()).await
+}
+
+/// Creates a pull consumer for one pass over the past: no acknowledgement, memory, gone by itself when not used.
+pub async fn pull_consumer_create(client: &Client, stream: &str, start_seq: u64) -> Result<ConsumerInfo, ApiError> {
+    let body = json!({"stream_name": stream, "config": {
+        "deliver_policy": "by_start_sequence", "opt_start_seq": start_seq, "ack_policy": "none",
+        "replay_policy": "instant", "mem_storage": true, "num_replicas": 1, "inactive_threshold": 30_000_000_000u64,
+    }});
+    request(client, format!("$JS.API.CONSUMER.CREATE.{stream}"), body.to_string().into()).await
+}
+
+/// Asks a pull consumer for what is there, to an inbox; ends with a status when there is less. `bytes` of 0 is no bound.
+pub async fn pull(
+    client: &Client,
+    stream: &str,
+    consumer: &str,
+    inbox: &str,
+    batch: usize,
+    bytes: usize,
+) -> Result<(), ApiError> {
+    let mut body = json!({"batch": batch, "no_wait": true});
+    if bytes > 0 {
+        body["max_bytes"] = bytes.into();
+    }
+    let subject = format!("$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}");
+    let sent = client.publish_with_reply(subject, inbox.to_owned(), body.to_string().into()).await;
+    sent.map_err(|error| ApiError::Unanswered(error.to_string()))
 }
 
 /// Asks for a consumer's deletion without waiting; the server also does it by itself when nobody listens.

@@ -27,6 +27,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(4);
 pub enum Role {
     /// Reads streams. Its capacity must exceed what NATS's flow control keeps in flight (some 115 000 small messages).
     Feed,
+    /// Reads the past of streams.
+    History,
     /// Core subjects.
     Live,
     /// API requests and publishing.
@@ -38,6 +40,7 @@ impl Role {
     pub fn label(self) -> &'static str {
         match self {
             Self::Feed => "feed",
+            Self::History => "history",
             Self::Live => "live",
             Self::Control => "control",
         }
@@ -46,7 +49,7 @@ impl Role {
     fn capacity(self) -> usize {
         match self {
             Self::Feed => 262_144,
-            Self::Live | Self::Control => 4096,
+            Self::History | Self::Live | Self::Control => 4096,
         }
     }
 }

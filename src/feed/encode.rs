@@ -4,7 +4,9 @@
 //! it are told.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
+use super::api::StoredMessage;
 use crate::config::Format;
 use crate::cursor::{Cursor, Position};
 use crate::event::{Event, Frames};
@@ -27,7 +29,7 @@ pub struct Encoder {
     /// The stream's name, for gaps; absent for core subjects.
     pub stream: Option<String>,
     /// What is counted.
-    pub metrics: std::sync::Arc<FeedMetrics>,
+    pub metrics: Arc<FeedMetrics>,
 }
 
 impl Encoder {
@@ -54,6 +56,28 @@ impl Encoder {
         Ok(encoded.frame)
     }
 
+    /// A message that was read as raw JSON. A subject that is not UTF-8 matches no literal token of a grant, but its
+    /// wildcards: those are told.
+    pub fn stored(&self, message: &StoredMessage, id: Cursor) -> Event {
+        let subject = message.subject.as_str();
+        if subject.contains('\u{fffd}') {
+            let frame = self.gap(GapReason::Undecodable, Some(id));
+            return Event { at: id.at, subject: subject.into(), frames: Frames::Shared(frame) };
+        }
+        let name = header_value(&message.headers, NAME_HEADER);
+        let message = Message { subject, name: name.as_deref(), payload: &message.payload, time: message.time };
+        self.event(message, Some(id))
+    }
+
+    /// The hole that removed messages leave: everything after `after` up to `id`. Concerns everyone, as nobody can say
+    /// whose they were.
+    pub fn removed(&self, after: u64, id: Cursor, reason: GapReason) -> Arc<Event> {
+        self.metrics.gap(reason);
+        let gap = Gap { after: Some(after), next: Some(id.at.seq + 1), reason };
+        let frame = notice::gap(self.stream.as_deref(), gap, Some(id));
+        Arc::new(Event { at: id.at, subject: Box::default(), frames: Frames::Shared(frame) })
+    }
+
     /// The gap that stands in for one message.
     pub fn gap(&self, reason: GapReason, id: Option<Cursor>) -> Frame {
         self.metrics.gap(reason);
@@ -61,4 +85,16 @@ impl Encoder {
         let next = id.map(|c| c.at.seq + 1);
         notice::gap(self.stream.as_deref(), Gap { after, next, reason }, id)
     }
+}
+
+/// One header out of a raw NATS header block, where its value is text.
+fn header_value(block: &[u8], name: &str) -> Option<String> {
+    block.split(|b| *b == b'\n').find_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let (key, value) = line.split_at(colon);
+        if key != name.as_bytes() {
+            return None;
+        }
+        std::str::from_utf8(value[1..].trim_ascii()).ok().map(str::to_owned)
+    })
 }

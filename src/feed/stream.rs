@@ -19,6 +19,7 @@ use super::connection::Connection;
 use super::consumer::{self, FeedError, Kind, Known, Opened, Opening, Order, SILENCE_MAX, Start};
 use super::encode::{Encoder, NAME_HEADER};
 use super::fanout::Fanout;
+use super::replay::{Action, Missing, MissingFrom, Replay, removal_reason};
 use crate::cursor::{Cursor, LastEventId, Position};
 use crate::event::{Event, Frames};
 use crate::frame::notice::{self, Gap, GapReason, Resume};
@@ -55,6 +56,8 @@ pub struct StreamFeed {
     pub encoder: Encoder,
     /// How much one resuming client gets at a time; it asks for more when that is on the wire.
     pub piece: PieceSize,
+    /// Serves what the log does not hold.
+    pub replay: Replay,
     /// The way to the shards.
     pub fanout: Fanout,
     /// What shards ask.
@@ -67,8 +70,8 @@ pub struct StreamFeed {
 struct State {
     feed: StreamFeed,
     log: Option<Log>,
-    /// First sequence of the stream as last seen.
-    first_seq: u64,
+    /// Why messages of this stream can be gone.
+    removed: GapReason,
     /// The log has reached what was there when it was begun; before that nobody is attached.
     warm: bool,
     /// Clients have been told that NATS is away.
@@ -95,13 +98,30 @@ struct Waiting {
     since: Instant,
 }
 
+impl From<Missing> for Waiting {
+    fn from(missing: Missing) -> Self {
+        let last = match missing.from {
+            MissingFrom::Cursor(cursor) => LastEventId::Cursor(cursor),
+            // Its stream is open: the id of `connected` does not matter any more.
+            MissingFrom::After(_) => LastEventId::Unknown,
+        };
+        let Missing { shard, ticket, grant, .. } = missing;
+        Self { shard, ticket, grant, last, since: Instant::now() }
+    }
+}
+
+/// Waits for something new in a pass over the past.
+async fn filled(replay: &mut Replay, log: Option<&Log>) {
+    std::future::poll_fn(|cx| replay.poll_filled(log, cx)).await;
+}
+
 impl StreamFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
         let state = State {
             feed: self,
             log: None,
-            first_seq: 0,
+            removed: GapReason::Purged,
             warm: false,
             degraded: false,
             early: VecDeque::new(),
@@ -159,6 +179,7 @@ impl State {
             tokio::select! {
                 opened = &mut open => return Some(opened),
                 request = self.feed.requests.recv() => self.serve(request?).await,
+                () = filled(&mut self.feed.replay, self.log.as_ref()) => self.step_replay().await,
                 _ = tick.tick() => {
                     if !self.feed.opening.feed.current().link.borrow().connected {
                         self.set_degraded(true).await;
@@ -180,6 +201,7 @@ impl State {
                     Some(request) => self.serve(request).await,
                     None => return false,
                 },
+                () = filled(&mut self.feed.replay, self.log.as_ref()) => self.step_replay().await,
             }
         }
     }
@@ -223,6 +245,7 @@ impl State {
                     Ok(()) if link.borrow().losses != losses => break FeedError::Disconnected,
                     Ok(()) => {}
                 },
+                () = filled(&mut self.feed.replay, self.log.as_ref()) => self.step_replay().await,
                 _ = tick.tick() => self.tick().await,
                 () = &mut deadline => break FeedError::Silence,
             }
@@ -235,13 +258,14 @@ impl State {
 
     /// Brings the log in line with where the consumer starts, and tells clients what that means for them.
     async fn begin(&mut self, opened: &Opened) {
-        self.first_seq = opened.info.state.first_seq;
+        self.removed = removal_reason(&opened.info.config);
+        self.feed.replay.removed_by(self.removed);
         match opened.start {
             Start::Continued => {}
             Start::First => self.begin_log(opened, None).await,
             Start::Skipped => {
                 let after = self.log.as_ref().map(|log| log.head().seq);
-                self.begin_log(opened, Some((after, removal_reason(&opened.info.config)))).await;
+                self.begin_log(opened, Some((after, self.removed))).await;
             }
             Start::Reset => self.begin_log(opened, Some((None, GapReason::Reset))).await,
         }
@@ -276,6 +300,13 @@ impl State {
             self.feed.fanout.to_all(notice).await;
         }
         self.log = Some(log);
+        for Missing { shard, ticket, grant, from } in self.feed.replay.clear() {
+            let from = match from {
+                MissingFrom::Cursor(cursor) => link::From::LastEventId(LastEventId::Cursor(cursor)),
+                MissingFrom::After(after) => link::From::Sequence { log: self.logs - 1, after },
+            };
+            self.early.push_back(StreamRequest::Attach { shard, ticket, grant, from });
+        }
     }
 
     async fn take(
@@ -305,12 +336,33 @@ impl State {
     }
 
     async fn append(&mut self, message: Message<'_>, at: Position) {
+        let Some(log) = &self.log else { return };
+        let event = self.feed.encoder.event(message, Some(log.cursor(at)));
+        self.append_event(Arc::new(event)).await;
+    }
+
+    async fn append_event(&mut self, event: Arc<Event>) {
+        self.declare_removed(event.at.seq - 1).await;
         let Some(log) = &mut self.log else { return };
-        let event = Arc::new(self.feed.encoder.event(message, Some(log.cursor(at))));
         log.append(event.clone());
         self.feed.encoder.metrics.stream_events.add(1);
-        self.feed.status.set_head(at.seq);
+        self.feed.status.set_head(event.at.seq);
         self.feed.fanout.event(self.feed.index, event).await;
+    }
+
+    /// Sequences up to here that the stream has no message for any more: a hole, and nobody can say whose.
+    async fn declare_removed(&mut self, upto: u64) {
+        let Some(log) = &mut self.log else { return };
+        let head = log.head().seq;
+        if upto <= head {
+            return;
+        }
+        let at = Position { seq: upto, time: 0 };
+        let hole = self.feed.encoder.removed(head, log.cursor(at), self.removed);
+        log.append(hole.clone());
+        let Frames::Shared(frame) = &hole.frames else { return };
+        let notice = || ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone(), degraded: None };
+        self.feed.fanout.to_all(notice).await;
     }
 
     /// Everything that was in the stream when we began is held now.
@@ -332,6 +384,7 @@ impl State {
             while let Some(request) = self.early.pop_front() {
                 self.serve_warm(request).await;
             }
+            self.step_replay().await;
         }
         if !self.ahead.is_empty() {
             self.settle_ahead().await;
@@ -340,16 +393,19 @@ impl State {
 
     async fn tick(&mut self) {
         self.settle_ahead().await;
+        self.step_replay().await;
         if let Some(log) = &self.log {
             self.feed.fanout.head(self.feed.index, log.cursor(log.head())).await;
         }
     }
 
     async fn serve(&mut self, request: StreamRequest) {
-        if self.warm {
-            self.serve_warm(request).await;
-        } else {
-            self.early.push_back(request);
+        if !self.warm {
+            return self.early.push_back(request);
+        }
+        self.serve_warm(request).await;
+        if self.feed.requests.is_empty() {
+            self.step_replay().await;
         }
     }
 
@@ -369,14 +425,24 @@ impl State {
 
     async fn attach(&mut self, client: Waiting) {
         let Some(log) = &self.log else { return };
-        let verdict = match resume::decide(client.last, log, self.first_seq) {
+        let verdict = match resume::decide(client.last, log) {
             Verdict::Ahead if self.may_catch_up(&client) => return self.ahead.push(client),
             Verdict::Ahead => resume::beyond_head(log),
+            Verdict::Behind(cursor) => {
+                let Waiting { shard, ticket, grant, .. } = client;
+                return self.feed.replay.add(Missing { shard, ticket, grant, from: MissingFrom::Cursor(cursor) });
+            }
             verdict => verdict,
         };
+        self.open_client(&client, verdict).await;
+    }
+
+    /// Opens a client's stream by a verdict that needs nothing beyond the log.
+    async fn open_client(&mut self, client: &Waiting, verdict: Verdict) {
+        let Some(log) = &self.log else { return };
         let own = |at: Position| log.cursor(at).to_string();
         let (from, opening) = match verdict {
-            Verdict::New | Verdict::Ahead => {
+            Verdict::New | Verdict::Ahead | Verdict::Behind(_) => {
                 (log.head(), link::Opening { resume: Resume::New, id: own(log.head()), gap: None })
             }
             Verdict::Exact(at) => (at, link::Opening { resume: Resume::Exact, id: own(at), gap: None }),
@@ -394,26 +460,70 @@ impl State {
         self.answer(client.shard, client.ticket, &client.grant, from.seq, Some(opening)).await;
     }
 
+    /// Serves whom the log cannot: everybody who can be served now.
+    async fn step_replay(&mut self) {
+        let Some(log) = &self.log else { return };
+        let settled = self.feed.requests.is_empty();
+        for action in self.feed.replay.step(log, settled) {
+            match action {
+                Action::Piece { missing, proven, events, upto } => self.send_piece(missing, proven, events, upto).await,
+                Action::Join(missing) => self.join(missing).await,
+                Action::Reset(missing) => {
+                    let Some(log) = &self.log else { return };
+                    let verdict = resume::rolled_back(log);
+                    self.open_client(&Waiting::from(missing), verdict).await;
+                }
+                Action::Limit(missing) => {
+                    let Some(log) = &self.log else { return };
+                    let verdict = resume::limited(log, missing.from.seq());
+                    self.open_client(&Waiting::from(missing), verdict).await;
+                }
+            }
+        }
+    }
+
+    async fn join(&mut self, missing: Missing) {
+        match missing.from {
+            MissingFrom::Cursor(_) => self.attach(Waiting::from(missing)).await,
+            MissingFrom::After(after) => {
+                self.go_on(missing.shard, missing.ticket, &missing.grant, self.logs, after).await;
+            }
+        }
+    }
+
+    /// A piece of the past, read by a pass.
+    async fn send_piece(&mut self, missing: Missing, proven: Option<Cursor>, events: Vec<Arc<Event>>, upto: u64) {
+        self.feed.encoder.metrics.replayed.add(events.len() as u64);
+        let begins_with_hole = events.first().is_some_and(|event| event.subject.is_empty());
+        let resume = if begins_with_hole { Resume::Gap } else { Resume::Exact };
+        let opening = proven.map(|cursor| link::Opening { resume, id: cursor.to_string(), gap: None });
+        let (stream, log, degraded) = (self.feed.index, self.logs, self.degraded);
+        let piece = Piece { stream, log, degraded, opening, events, upto, joined: false };
+        let Missing { shard, ticket, grant, .. } = missing;
+        self.feed.fanout.to(shard, ToShard::Attached { ticket, grant, piece }).await;
+    }
+
     /// Whether a cursor above our head may still turn out to be ours: as long as we have not read undisturbed for a while.
     fn may_catch_up(&self, client: &Waiting) -> bool {
         let patient = |since: Instant| Instant::now() < client.since.max(since) + AHEAD_PATIENCE;
         self.reading_since.is_none_or(patient)
     }
 
-    /// The next piece for a client that has everything up to `after`. If the log has moved past it meanwhile, or begun anew,
-    /// that is a declared gap like any other.
+    /// The next piece for a client that has everything up to `after`. If another log has begun meanwhile, that is a declared
+    /// gap like any other.
     async fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, of: u32, after: u64) {
         let Some(log) = &self.log else { return };
         let base = log.base();
-        let (told_after, reason) = if of != self.logs || after > log.head().seq {
-            (None, GapReason::Reset)
-        } else if after < base.seq {
-            (Some(after), GapReason::ReplayLimit)
-        } else {
-            return self.answer(shard, ticket, grant, after, None).await;
-        };
+        if of == self.logs && after <= log.head().seq {
+            if after >= base.seq {
+                return self.answer(shard, ticket, grant, after, None).await;
+            }
+            let from = MissingFrom::After(after);
+            return self.feed.replay.add(Missing { shard, ticket, grant: grant.clone(), from });
+        }
+        let reason = GapReason::Reset;
         self.feed.encoder.metrics.gap(reason);
-        let gap = Gap { after: told_after, next: Some(base.seq + 1), reason };
+        let gap = Gap { after: None, next: Some(base.seq + 1), reason };
         let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(base)));
         let opening = link::Opening { resume: Resume::Gap, id: String::new(), gap: Some(frame) };
         self.answer(shard, ticket, grant, base.seq, Some(opening)).await;
@@ -516,40 +626,9 @@ impl State {
             seq = message.seq,
             "Message that the NATS client may not survive, read by itself and stepped over"
         );
-        let at = Position { seq: message.seq, time: message.time };
-        let subject = &message.subject;
-        if subject.contains('\u{fffd}') {
-            return self.undecodable(subject, at).await;
-        }
-        let name = header_value(&message.headers, NAME_HEADER);
-        let decoded = Message { subject, name: name.as_deref(), payload: &message.payload, time: message.time };
-        self.append(decoded, at).await;
+        let Some(log) = &self.log else { return };
+        let cursor = log.cursor(Position { seq: message.seq, time: message.time });
+        let event = self.feed.encoder.stored(message, cursor);
+        self.append_event(Arc::new(event)).await;
     }
-
-    /// A subject that is not UTF-8 matches no literal token of a grant, but its wildcards: those are told.
-    async fn undecodable(&mut self, subject: &str, at: Position) {
-        let Some(log) = &mut self.log else { return };
-        let frame = self.feed.encoder.gap(GapReason::Undecodable, Some(log.cursor(at)));
-        let event = Arc::new(Event { at, subject: subject.into(), frames: Frames::Shared(frame) });
-        log.append(event.clone());
-        self.feed.fanout.event(self.feed.index, event).await;
-    }
-}
-
-/// Why a stream without one of its older messages has lost them: if nothing limits it, somebody purged it.
-fn removal_reason(config: &api::StreamConfig) -> GapReason {
-    let limited = config.max_age > 0 || config.max_bytes > 0 || config.max_msgs > 0;
-    if limited { GapReason::Retention } else { GapReason::Purged }
-}
-
-/// One header out of a raw NATS header block, where its value is text.
-fn header_value(block: &[u8], name: &str) -> Option<String> {
-    block.split(|b| *b == b'\n').find_map(|line| {
-        let colon = memchr::memchr(b':', line)?;
-        let (key, value) = line.split_at(colon);
-        if key != name.as_bytes() {
-            return None;
-        }
-        std::str::from_utf8(value[1..].trim_ascii()).ok().map(str::to_owned)
-    })
 }

@@ -74,9 +74,9 @@ impl Subjects {
         true
     }
 
-    /// Every subject that one of the patterns matches, each once.
+    /// Every subject that one of the patterns matches, each once, and the empty one, which concerns everyone.
     pub(super) fn matching(&self, patterns: &[Pattern]) -> Vec<SubjectId> {
-        let mut found = Vec::new();
+        let mut found = Vec::from_iter(self.edges.child(ROOT, ""));
         for pattern in patterns {
             self.walk(ROOT, Some(pattern.as_str()), &mut found);
         }

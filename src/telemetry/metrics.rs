@@ -45,6 +45,8 @@ pub struct FeedMetrics {
     pub stream_events: Number,
     /// Messages read from core subjects.
     pub live_events: Number,
+    /// Events of the past served to clients.
+    pub replayed: Number,
     /// Core subscriptions held.
     pub live_subscriptions: Number,
     /// Event names replaced by `message`.
@@ -303,6 +305,8 @@ impl Metrics {
         let help = "Messages read from NATS";
         counter("events_received_total", help, &[("source", "stream")], feed.stream_events.get());
         counter("events_received_total", help, &[("source", "core")], feed.live_events.get());
+        let help = "Events served to resuming clients from beyond the history in memory";
+        counter("replayed_events_total", help, &[], feed.replayed.get());
         gauge("nats_subscriptions", "Core NATS subscriptions held", &[], feed.live_subscriptions.get() as f64);
         let help = "Event names that publishers chose and may not use";
         counter("event_names_replaced_total", help, &[], feed.names_replaced.get());

@@ -19,7 +19,6 @@ const UNSENT_MAX: u64 = i32::MAX as u64;
 const HEARTBEAT_INTERVAL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Limits {
-    warn_of_unused(cx, section);
     let mut count = |key| cx.count(section, key, 1..=COUNT_MAX);
     let connections = count("connections") as usize;
     let connections_per_user = count("connections_per_user");
@@ -45,16 +44,6 @@ pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Limits {
         replay_events,
         replays,
         memory: Some(cx.size(section, "memory", 0..=i64::MAX as u64)).filter(|bytes| *bytes > 0),
-    }
-}
-
-/// Accepted, so that files can be shared with later versions, but not used yet.
-fn warn_of_unused(cx: &mut Checker<'_>, section: &Section<'_>) {
-    for key in ["replay_events", "replays"] {
-        if section.table.get(key).is_some_and(|node| cx.texts.layer(&node.at) > Layer::Default) {
-            let message = "has no effect in this version: replay is served from the history in memory";
-            cx.warn_in(section, key, message, Some("history.bytes bounds what can be replayed"));
-        }
     }
 }
 

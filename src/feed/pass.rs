@@ -1,0 +1,229 @@
+//! Reading a range of a stream forwards, in bounded pulls, for [`super::replay`].
+//!
+//! A task of its own on the history connection, so that a message which ends that connection disturbs neither the live
+//! feed nor requests. It stops when nobody takes what it reads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{Client, Message, Subscriber};
+use futures_util::StreamExt;
+use tokio::sync::mpsc;
+
+use super::api::{self, StoredMessage};
+use super::connection::Kept;
+use super::consumer::{FeedError, Kind, Order};
+use super::encode::{Encoder, NAME_HEADER};
+use crate::cursor::{Cursor, Epoch, Position};
+use crate::event::Event;
+use crate::frame;
+use crate::frame::notice::GapReason;
+
+/// Messages of one pull.
+const PULL_MESSAGES: usize = 256;
+/// Bytes of one pull; a larger message is pulled by itself.
+const PULL_BYTES: usize = 1024 * 1024;
+/// Time for the next message of a pull.
+const PULL_PATIENCE: Duration = Duration::from_secs(3);
+/// Wait after a failure.
+const RETRY: Duration = Duration::from_millis(100);
+/// Failures at the same place before the message there is read by itself.
+const FAILURES_AT_POISON: u32 = 2;
+
+/// How passes over one stream are read.
+#[derive(Debug, Clone)]
+pub(super) struct Reader {
+    pub(super) stream: String,
+    /// The connection that reads.
+    pub(super) history: Kept,
+    /// The connection for requests.
+    pub(super) control: Kept,
+    pub(super) encoder: Encoder,
+    /// Why messages of this stream can be gone.
+    pub(super) removed: GapReason,
+}
+
+/// Events in stream order; with `end`, the stream has nothing behind them.
+#[derive(Debug, Default)]
+pub(super) struct Filled {
+    pub(super) events: Vec<Arc<Event>>,
+    pub(super) end: bool,
+}
+
+/// Why a pass stops early.
+enum Stop {
+    /// Nobody takes what is read.
+    Unwanted,
+    /// The stream is another one now; the live feed tells everybody.
+    OtherStream,
+    Failed(FeedError),
+}
+
+impl From<FeedError> for Stop {
+    fn from(error: FeedError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<api::ApiError> for Stop {
+    fn from(error: api::ApiError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl Reader {
+    /// Begins to read at a sequence.
+    pub(super) fn start(&self, epoch: Epoch, from: u64) -> mpsc::Receiver<Filled> {
+        // One pull ahead of whoever takes them.
+        let (sender, filled) = mpsc::channel(1);
+        let pass = Pass { reader: self.clone(), epoch, next: from, sender };
+        tokio::task::spawn_local(pass.run());
+        filled
+    }
+}
+
+struct Pass {
+    reader: Reader,
+    epoch: Epoch,
+    next: u64,
+    sender: mpsc::Sender<Filled>,
+}
+
+impl Pass {
+    async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            let before = self.next;
+            match self.read().await {
+                Ok(()) | Err(Stop::Unwanted | Stop::OtherStream) => return,
+                Err(Stop::Failed(error)) => {
+                    tracing::warn!(stream = self.reader.stream, next = self.next, %error, "Replay interrupted");
+                }
+            }
+            failures = if self.next == before { failures + 1 } else { 0 };
+            if failures >= FAILURES_AT_POISON && self.step_over().await.is_err() {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+            if self.sender.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Reads until the stream's end.
+    async fn read(&mut self) -> Result<(), Stop> {
+        let control = self.reader.control.connected().await.client;
+        let info = api::stream_info(&control, &self.reader.stream).await?;
+        if Epoch::of(&self.reader.stream, &info.created) != self.epoch {
+            return Err(Stop::OtherStream);
+        }
+        let client = self.reader.history.connected().await.client;
+        let consumer = api::pull_consumer_create(&client, &self.reader.stream, self.next).await?;
+        let mut order = Order::after(Position { seq: self.next - 1, time: 0 });
+        let result = self.pull_all(&client, &consumer.name, &mut order).await;
+        api::consumer_delete(&client, &self.reader.stream, &consumer.name).await;
+        result
+    }
+
+    async fn pull_all(&mut self, client: &Client, consumer: &str, order: &mut Order) -> Result<(), Stop> {
+        let inbox = client.new_inbox();
+        let subscribed = client.subscribe(format!("{inbox}.*")).await;
+        let mut messages = subscribed.map_err(|e| FeedError::Client(e.to_string()))?;
+        let mut one = false;
+        for number in 0u64.. {
+            let (batch, bytes) = if one { (1, 0) } else { (PULL_MESSAGES, PULL_BYTES) };
+            // A status that comes late must not be taken for the answer to the next pull.
+            let reply = format!("{inbox}.{number}");
+            api::pull(client, &self.reader.stream, consumer, &reply, batch, bytes).await?;
+            let mut events = Vec::new();
+            let pulled = self.take(&mut messages, &reply, order, batch, &mut events).await;
+            let nothing = events.is_empty();
+            // Also before an error: `next` is already behind them.
+            self.send(Filled { events, end: false }).await?;
+            one = match pulled? {
+                Pulled::Whole => false,
+                Pulled::TooLarge => true,
+                // Newer servers also end a pull early that they could have filled.
+                Pulled::Ended if nothing && self.is_end().await? => {
+                    return self.send(Filled { events: Vec::new(), end: true }).await;
+                }
+                Pulled::Ended => false,
+            };
+        }
+        Ok(())
+    }
+
+    /// Whether the stream's leader knows nothing behind what was read.
+    async fn is_end(&self) -> Result<bool, Stop> {
+        let control = self.reader.control.connected().await.client;
+        Ok(api::message_from(&control, &self.reader.stream, self.next).await?.is_none())
+    }
+
+    async fn send(&mut self, filled: Filled) -> Result<(), Stop> {
+        if filled.events.is_empty() && !filled.end {
+            return Ok(());
+        }
+        self.sender.send(filled).await.map_err(|_| Stop::Unwanted)
+    }
+
+    async fn take(
+        &mut self,
+        messages: &mut Subscriber,
+        reply: &str,
+        order: &mut Order,
+        batch: usize,
+        events: &mut Vec<Arc<Event>>,
+    ) -> Result<Pulled, FeedError> {
+        while events.len() < batch {
+            let next = tokio::time::timeout(PULL_PATIENCE, messages.next()).await;
+            let message = next.map_err(|_| FeedError::Silence)?.ok_or(FeedError::Died)?;
+            // A publisher can send a status, but not without the reply of a delivery.
+            if message.reply.is_none() {
+                match message.status.map(|s| s.as_u16()) {
+                    _ if message.subject.as_str() != reply => continue,
+                    Some(404 | 408) => return Ok(Pulled::Ended),
+                    Some(409) => return Ok(Pulled::TooLarge),
+                    _ => return Err(FeedError::Order("a pull was answered with neither message nor end")),
+                }
+            }
+            if let Kind::Data(delivery) = order.check(&message)? {
+                let at = Position { seq: delivery.stream_seq, time: delivery.time };
+                events.push(self.event(&message, at));
+                self.next = at.seq + 1;
+            }
+        }
+        Ok(Pulled::Whole)
+    }
+
+    fn event(&self, message: &Message, at: Position) -> Arc<Event> {
+        let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
+        let message = frame::Message { subject: &message.subject, name, payload: &message.payload, time: at.time };
+        Arc::new(self.reader.encoder.event(message, Some(Cursor { epoch: self.epoch, at })))
+    }
+
+    /// Reads the next message in a way that cannot fail.
+    async fn step_over(&mut self) -> Result<(), Stop> {
+        let control = self.reader.control.connected().await.client;
+        let Ok(found) = api::message_from(&control, &self.reader.stream, self.next).await else { return Ok(()) };
+        let Some(message) = found else { return self.send(Filled { events: Vec::new(), end: true }).await };
+        self.next = message.seq + 1;
+        let event = self.stored(&message);
+        self.send(Filled { events: vec![event], end: false }).await
+    }
+
+    fn stored(&self, message: &StoredMessage) -> Arc<Event> {
+        let at = Position { seq: message.seq, time: message.time };
+        Arc::new(self.reader.encoder.stored(message, Cursor { epoch: self.epoch, at }))
+    }
+}
+
+/// How a pull ended.
+enum Pulled {
+    /// With as many messages as were asked for.
+    Whole,
+    /// The next message is larger than a pull may be.
+    TooLarge,
+    /// The server had nothing more just then.
+    Ended,
+}

@@ -1,0 +1,336 @@
+//! Older than memory: what clients missed is read from the stream once for all of them, never once per client.
+//!
+//! A [`Pass`] reads a range of the stream forwards into a small log of its own, from the oldest cursor that waits until it
+//! meets the stream's log. Clients take their pieces from it at their own pace; it reads on when the slowest of them has
+//! moved, and a client that holds everybody up waits for another pass. So memory is bounded by the passes, reads by the
+//! range, and exactness is the log's own. Reading NATS is [`super::pass`]'s business, sending pieces the stream's.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::pass::{self, Reader};
+use crate::cursor::{Cursor, Position};
+use crate::event::Event;
+use crate::frame::notice::GapReason;
+use crate::link::Ticket;
+use crate::log::{Held, Log, PieceSize};
+use crate::route::Grant;
+
+/// Passes at the same time over one stream.
+const PASSES_MAX: usize = 2;
+/// What one pass holds before it waits for its clients, in bytes.
+const PASS_BYTES: usize = 8 * 1024 * 1024;
+/// A client that has not come for its next piece for this long does not hold a full pass up.
+const LAGGARD: Duration = Duration::from_secs(1);
+
+/// Bounds of replaying.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Events one client may replay.
+    pub(super) events: u64,
+    /// Clients that are served from passes at the same time; others wait.
+    pub(super) clients: usize,
+    /// What one client gets at a time.
+    pub(super) piece: PieceSize,
+}
+
+/// A client that wants what the stream's log does not hold.
+#[derive(Debug)]
+pub(super) struct Missing {
+    pub(super) shard: usize,
+    pub(super) ticket: Ticket,
+    pub(super) grant: Arc<Grant>,
+    pub(super) from: MissingFrom,
+}
+
+/// From where.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum MissingFrom {
+    /// It connects with this cursor, which is still to be proven.
+    Cursor(Cursor),
+    /// It has everything up to here.
+    After(u64),
+}
+
+impl MissingFrom {
+    pub(super) fn seq(self) -> u64 {
+        match self {
+            Self::Cursor(cursor) => cursor.at.seq,
+            Self::After(seq) => seq,
+        }
+    }
+}
+
+/// What is to be done for a client.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Send these events; it is then at `upto` and asks for more. `proven`: its cursor, now that the stream is open.
+    Piece { missing: Missing, proven: Option<Cursor>, events: Vec<Arc<Event>>, upto: u64 },
+    /// The stream's log has what it wants.
+    Join(Missing),
+    /// Another message stands at its cursor's sequence.
+    Reset(Missing),
+    /// It has replayed as much as one client may.
+    Limit(Missing),
+}
+
+/// All passes over one stream.
+#[derive(Debug)]
+pub(super) struct Replay {
+    reader: Reader,
+    bounds: Bounds,
+    passes: Vec<Pass>,
+    waiting: Vec<Missing>,
+}
+
+#[derive(Debug)]
+struct Pass {
+    log: Log,
+    filled: mpsc::Receiver<pass::Filled>,
+    /// Nothing more will be read: the stream has nothing behind the head.
+    exhausted: bool,
+    members: HashMap<(usize, Ticket), Member>,
+}
+
+/// A client that takes its pieces from a pass.
+#[derive(Debug)]
+struct Member {
+    /// Gone when the client is.
+    grant: Weak<Grant>,
+    at: u64,
+    replayed: u64,
+    /// When it last got a piece.
+    since: Instant,
+}
+
+impl Replay {
+    pub(super) fn new(reader: Reader, bounds: Bounds) -> Self {
+        Self { reader, bounds, passes: Vec::new(), waiting: Vec::new() }
+    }
+
+    /// Why messages of the stream can be gone, as last seen.
+    pub(super) fn removed_by(&mut self, reason: GapReason) {
+        self.reader.removed = reason;
+    }
+
+    /// One more client waits.
+    pub(super) fn add(&mut self, missing: Missing) {
+        self.waiting.push(missing);
+    }
+
+    /// Forgets all passes, when another log has begun. Gives the clients that waited.
+    pub(super) fn clear(&mut self) -> Vec<Missing> {
+        self.passes.clear();
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// Ready when a pass has something new. `log` is the stream's.
+    pub(super) fn poll_filled(&mut self, log: Option<&Log>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(log) = log else { return Poll::Pending };
+        let mut filled = false;
+        for pass in &mut self.passes {
+            while pass.wants_more(log) {
+                match pass.filled.poll_recv(cx) {
+                    Poll::Ready(Some(batch)) => pass.append(batch, log, &self.reader),
+                    Poll::Ready(None) => pass.exhausted = true,
+                    Poll::Pending => break,
+                }
+                filled = true;
+            }
+        }
+        if filled { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Serves whoever can be served now. With `settled`, no further request is at hand: then passes begin for those whom no
+    /// pass covers, at the oldest of them.
+    pub(super) fn step(&mut self, log: &Log, settled: bool) -> Vec<Action> {
+        let mut actions = Vec::new();
+        for missing in std::mem::take(&mut self.waiting) {
+            // Only this list still holds the grant of a client that has gone.
+            if Arc::strong_count(&missing.grant) > 1 {
+                self.serve(missing, log, &mut actions);
+            }
+        }
+        for pass in &mut self.passes {
+            pass.release(&self.waiting);
+        }
+        let waiting = &self.waiting;
+        self.passes.retain(|pass| !pass.members.is_empty() || waiting.iter().any(|m| pass.covers(m.from)));
+        if settled {
+            self.begin_pass(log);
+        }
+        actions
+    }
+
+    fn serve(&mut self, mut missing: Missing, log: &Log, actions: &mut Vec<Action>) {
+        let seq = missing.from.seq();
+        if seq >= log.base().seq {
+            self.leave(&missing);
+            return actions.push(Action::Join(missing));
+        }
+        let members: usize = self.passes.iter().map(|pass| pass.members.len()).sum();
+        let Some(pass) = self.passes.iter_mut().find(|pass| pass.covers(missing.from)) else {
+            return self.waiting.push(missing);
+        };
+        if members >= self.bounds.clients && !pass.members.contains_key(&(missing.shard, missing.ticket)) {
+            return self.waiting.push(missing);
+        }
+        match pass.serve(&missing, self.bounds) {
+            Serve::Wait(at) => {
+                if let MissingFrom::After(after) = &mut missing.from {
+                    *after = at;
+                }
+                if at >= log.base().seq && matches!(missing.from, MissingFrom::After(_)) {
+                    self.leave(&missing);
+                    return actions.push(Action::Join(missing));
+                }
+                self.waiting.push(missing);
+            }
+            Serve::Piece { proven, events, upto } => actions.push(Action::Piece { missing, proven, events, upto }),
+            Serve::Reset => {
+                self.leave(&missing);
+                actions.push(Action::Reset(missing));
+            }
+            Serve::Limit => {
+                self.leave(&missing);
+                actions.push(Action::Limit(missing));
+            }
+        }
+    }
+
+    fn leave(&mut self, missing: &Missing) {
+        for pass in &mut self.passes {
+            pass.members.remove(&(missing.shard, missing.ticket));
+        }
+    }
+
+    fn begin_pass(&mut self, log: &Log) {
+        if self.passes.len() >= PASSES_MAX {
+            return;
+        }
+        let uncovered = self.waiting.iter().map(|m| m.from).filter(|from| !self.passes.iter().any(|p| p.covers(*from)));
+        let Some(oldest) = uncovered.map(MissingFrom::seq).min() else { return };
+        // The message at the cursor is read too: it proves the cursor.
+        let from = oldest.max(1);
+        let base = Position { seq: from - 1, time: 0 };
+        tracing::debug!(from, until = log.base().seq, "Replay begins");
+        self.passes.push(Pass {
+            log: Log::new(log.epoch(), base, usize::MAX),
+            filled: self.reader.start(log.epoch(), from),
+            exhausted: false,
+            members: HashMap::new(),
+        });
+    }
+}
+
+enum Serve {
+    Piece {
+        proven: Option<Cursor>,
+        events: Vec<Arc<Event>>,
+        upto: u64,
+    },
+    /// Nothing for it up to here; more is on its way.
+    Wait(u64),
+    Reset,
+    Limit,
+}
+
+impl Pass {
+    /// Whether everything that is wanted lies in what this pass holds or will read; for a cursor, its own message too,
+    /// which proves it. Sequence 0 is before every message and needs no proof.
+    fn covers(&self, from: MissingFrom) -> bool {
+        let (base, seq) = (self.log.base(), from.seq());
+        match from {
+            MissingFrom::Cursor(_) => seq > base.seq || (seq == base.seq && (seq == 0 || base.time != 0)),
+            MissingFrom::After(_) => seq >= base.seq,
+        }
+    }
+
+    /// Until it meets the stream's log, and while its clients keep up.
+    fn wants_more(&self, log: &Log) -> bool {
+        !self.exhausted && self.log.head().seq < log.base().seq && self.log.bytes() < PASS_BYTES
+    }
+
+    fn append(&mut self, filled: pass::Filled, log: &Log, reader: &Reader) {
+        for event in filled.events {
+            self.declare_removed(event.at.seq - 1, reader);
+            self.log.append(event);
+        }
+        if filled.end {
+            self.exhausted = true;
+            self.declare_removed(log.base().seq, reader);
+        }
+    }
+
+    /// Sequences that the stream has no message for any more are a hole that everybody is told of.
+    fn declare_removed(&mut self, upto: u64, reader: &Reader) {
+        let head = self.log.head();
+        if upto > head.seq {
+            let at = Position { seq: upto, time: 0 };
+            self.log.append(reader.encoder.removed(head.seq, self.log.cursor(at), reader.removed));
+        }
+    }
+
+    fn serve(&mut self, missing: &Missing, bounds: Bounds) -> Serve {
+        let seq = missing.from.seq();
+        let mut proven = None;
+        if let MissingFrom::Cursor(cursor) = missing.from {
+            match self.log.at(seq) {
+                Held::Beyond => return Serve::Wait(seq),
+                Held::Event(held) | Held::Base(held)
+                    if held.time != 0 && cursor.at.time != 0 && held.time != cursor.at.time =>
+                {
+                    return Serve::Reset;
+                }
+                _ => proven = Some(cursor),
+            }
+        }
+        let selection = self.log.select(seq, missing.grant.stream(), bounds.piece);
+        if selection.events.is_empty() && proven.is_none() {
+            self.member(missing).at = selection.upto;
+            return Serve::Wait(selection.upto);
+        }
+        let member = self.member(missing);
+        member.at = selection.upto;
+        member.since = Instant::now();
+        member.replayed += selection.events.len() as u64;
+        if member.replayed > bounds.events {
+            return Serve::Limit;
+        }
+        Serve::Piece { proven, events: selection.events, upto: selection.upto }
+    }
+
+    fn member(&mut self, missing: &Missing) -> &mut Member {
+        let new = || Member {
+            grant: Arc::downgrade(&missing.grant),
+            at: missing.from.seq(),
+            replayed: 0,
+            since: Instant::now(),
+        };
+        self.members.entry((missing.shard, missing.ticket)).or_insert_with(new)
+    }
+
+    /// Lets go of what everybody has had. A full pass is not held up by a client that does not come.
+    fn release(&mut self, waiting: &[Missing]) {
+        self.members.retain(|_, member| member.grant.strong_count() > 0);
+        if self.log.bytes() >= PASS_BYTES {
+            let waits = |key: &(usize, Ticket)| waiting.iter().any(|m| (m.shard, m.ticket) == *key);
+            self.members.retain(|key, member| member.since.elapsed() < LAGGARD || waits(key));
+        }
+        let covered = waiting.iter().map(|m| m.from.seq()).filter(|seq| *seq > self.log.base().seq);
+        if let Some(slowest) = self.members.values().map(|member| member.at).chain(covered).min() {
+            self.log.release(slowest.saturating_sub(1));
+        }
+    }
+}
+
+/// Why an older message is gone from a stream: what limits it, or somebody removed it.
+pub(super) fn removal_reason(config: &super::api::StreamConfig) -> GapReason {
+    let limited = config.max_age > 0 || config.max_bytes > 0 || config.max_msgs > 0 || config.max_msgs_per_subject > 0;
+    if limited { GapReason::Retention } else { GapReason::Purged }
+}

@@ -1,0 +1,175 @@
+//! Older than memory: what a client missed is read from the stream once for everybody, exactly, or declared missing.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, get, on_both_servers};
+
+/// So small that nearly everything must be read from NATS.
+const SMALL_HISTORY: &str = "\n[history]\nbytes = \"64KiB\"\n";
+const LONG: Duration = Duration::from_secs(60);
+
+fn numbered(range: std::ops::Range<usize>) -> impl Iterator<Item = (String, Vec<u8>)> {
+    range.map(|n| {
+        let subject = ["events.user.alice.x", "events.user.bob.x", "events.broadcast.x"][n % 3];
+        (subject.to_owned(), format!("{n} {}", "z".repeat(n * 31 % 400)).into_bytes())
+    })
+}
+
+/// What alice hears of them.
+fn for_alice(range: std::ops::Range<usize>) -> impl Iterator<Item = usize> {
+    range.filter(|n| n % 3 != 1)
+}
+
+fn number(data: &str) -> usize {
+    data.split(' ').next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("not numbered: {data:.60}"))
+}
+
+async fn resume(app: &App, user: &str, id: &str) -> Sse {
+    let mut sse =
+        Sse::open(Wire::tcp(app.address()).await, &get("/events").user(user).header("Last-Event-ID", id)).await;
+    sse.forget_raw();
+    sse
+}
+
+on_both_servers! {
+    async fn a_client_far_behind_gets_everything_exactly(version: Version) {
+        const COUNT: usize = 12_000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY)).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        publisher.publish_all(numbered(0..COUNT)).await;
+        let mut alice = resume(&app, "alice", &start).await;
+        assert_eq!(alice.resume(), "exact");
+        for n in for_alice(0..COUNT) {
+            assert_eq!(number(&alice.event_within(LONG).await.data), n);
+        }
+        publisher.publish("events.user.alice.x", "live").await;
+        assert_eq!(alice.event().await.data, "live");
+        assert!(app.metric("sidestream_replayed_events_total", &[]).await > 1000.0, "it was all in memory");
+        assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
+    }
+
+    async fn replay_and_live_meet_without_a_seam(version: Version) {
+        const OLD: usize = 6000;
+        const ALL: usize = 12_000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY)).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        publisher.publish_all(numbered(0..OLD)).await;
+        let mut alice = resume(&app, "alice", &start).await;
+        let publish = publisher.publish_all(numbered(OLD..ALL));
+        let read = async {
+            for n in for_alice(0..ALL) {
+                assert_eq!(number(&alice.event_within(LONG).await.data), n);
+            }
+        };
+        tokio::join!(publish, read);
+        assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
+    }
+
+    async fn a_restarted_sidecar_serves_cursors_from_before(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let config = Config::on(&nats).tables(SMALL_HISTORY);
+        let start = {
+            let app = App::start(&config).await;
+            app.events("alice").await.last_event_id().to_owned()
+        };
+        publisher.publish_all(numbered(0..3000)).await;
+        let app = App::start(&config).await;
+        let mut alice = resume(&app, "alice", &start).await;
+        assert_eq!(alice.resume(), "exact");
+        for n in for_alice(0..3000) {
+            assert_eq!(number(&alice.event_within(LONG).await.data), n);
+        }
+    }
+
+    async fn a_storm_costs_about_one_read_of_the_range(version: Version) {
+        const CLIENTS: usize = 300;
+        const COUNT: usize = 4000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY).limit("replays", "1000")).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        publisher.publish_all(numbered(0..COUNT)).await;
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..CLIENTS {
+            let request = get("/events").user("alice").header("Last-Event-ID", &start);
+            let address = app.address().to_owned();
+            clients.spawn(async move {
+                let mut sse = Sse::open(Wire::tcp(&address).await, &request).await;
+                sse.forget_raw();
+                for n in for_alice(0..COUNT) {
+                    assert_eq!(number(&sse.event_within(LONG).await.data), n);
+                }
+            });
+        }
+        while !clients.is_empty() {
+            // Never a consumer per client: the feed's, and one for each pass.
+            assert!(publisher.consumers("EVENTS").await.len() <= 4);
+            if let Ok(Some(ended)) = tokio::time::timeout(Duration::from_millis(50), clients.join_next()).await {
+                ended.expect("every client gets everything");
+            }
+        }
+    }
+
+    async fn what_the_stream_has_dropped_is_declared(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY)).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        publisher.publish_all(numbered(0..3000)).await;
+        publisher.purge_keeping("EVENTS", 1500).await;
+        let mut alice = resume(&app, "alice", &start).await;
+        assert_eq!(alice.resume(), "gap");
+        let gap = alice.event_within(LONG).await;
+        assert_eq!(gap.name, "sidestream.gap");
+        let told = support::json(&gap);
+        assert_eq!((&told["reason"], &told["next"]), (&"purged".into(), &1501.into()), "{told}");
+        for n in for_alice(1500..3000) {
+            assert_eq!(number(&alice.event_within(LONG).await.data), n);
+        }
+    }
+
+    async fn a_replay_beyond_its_limit_is_declared_and_goes_on_live(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY).limit("replay_events", "500")).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        publisher.publish_all(numbered(0..6000)).await;
+        let mut alice = resume(&app, "alice", &start).await;
+        let mut expected = for_alice(0..6000);
+        let gap = loop {
+            let event = alice.event_within(LONG).await;
+            if event.name == "sidestream.gap" {
+                break event;
+            }
+            assert_eq!(Some(number(&event.data)), expected.next());
+        };
+        let told = support::json(&gap);
+        assert_eq!((&told["reason"], &told["next"]), (&"replay_limit".into(), &6001.into()), "{told}");
+        publisher.publish("events.user.alice.x", "live").await;
+        assert_eq!(alice.event().await.data, "live");
+    }
+
+    async fn a_rolled_back_store_is_a_reset(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY)).await;
+        let mut alice = app.events("alice").await;
+        publisher.publish_all(numbered(0..1)).await;
+        let id = alice.event().await.id.expect("a cursor");
+        publisher.publish_all(numbered(1..3000)).await;
+        // The same sequence with another message's time: what a restored store looks like.
+        let (front, time) = id.rsplit_once('.').expect("three parts");
+        let last = if time.ends_with('z') { 'y' } else { 'z' };
+        let other = format!("{front}.{}{last}", &time[..time.len() - 1]);
+        let mut moved = resume(&app, "alice", &other).await;
+        assert_eq!(moved.resume(), "gap");
+        assert_eq!(support::json(&moved.event_within(DEADLINE).await)["reason"], "reset");
+    }
+}
