@@ -6,7 +6,6 @@ use std::time::Duration;
 use tracing_subscriber::EnvFilter;
 
 use super::{Checker, Section};
-use crate::config::source::Layer;
 use crate::config::units::shorten;
 use crate::config::{Heartbeat, Limits, Log, LogFormat};
 
