@@ -257,6 +257,14 @@ impl Publisher {
         self.jetstream.delete_stream(name).await.expect("the stream is deleted");
     }
 
+    /// Purges a stream down to its last messages.
+    pub async fn purge_keeping(&self, name: &str, keep: u64) {
+        let order = serde_json::json!({ "keep": keep });
+        let answer: serde_json::Value =
+            self.jetstream.request(format!("STREAM.PURGE.{name}"), &order).await.expect("the stream is purged");
+        assert_eq!(answer["success"], true, "{answer}");
+    }
+
     /// Deletes every consumer of a stream, behind the back of its owner. Gives how many there were.
     pub async fn delete_consumers(&self, stream: &str) -> usize {
         let names = self.consumers(stream).await;
