@@ -2,8 +2,8 @@
 //!
 //! - `large_events_are_resumed_whole`, `a_burst_of_large_events_ends_no_reader_that_reads`: one piece of a resume was bounded
 //!   by the client's queue, so an event larger than that ended the stream each time it was resumed.
-//! - `a_reset_is_never_spliced_into_a_catch_up`: a catch-up went on by sequence alone, into the next life of the stream.
-//! - `the_hole_behind_a_reset_is_not_in_the_heartbeat`: shards kept the head of the old life while it was the higher one.
+//! - `*_is_never_spliced_into_a_catch_up`: a catch-up went on by sequence, or by epoch and sequence, into the next log.
+//! - `a_heartbeat_after_a_reset_is_of_the_new_life`: shards kept the head of the old life where the new one had the same sequence.
 //! - `a_late_barrier_*`: a barrier that timed out was never tried again, and no gap was told.
 //! - `a_client_may_move_to_a_sidecar_that_is_cut_off`: its cursor was ahead of a feed that could not know better.
 //! - `a_purge_between_two_cuts_is_declared`: two losses at one place were taken for poison, and a purge was jumped over.
@@ -57,6 +57,63 @@ async fn resumes(app: &App, cursor: &str, resume: &str, gap: Option<&str>, expec
     }
 }
 
+const BULK: usize = 1500;
+
+/// 8 kB each, numbered from here to [`BULK`].
+fn bulk(life: &'static str, from: usize) -> impl Iterator<Item = (String, Vec<u8>)> {
+    let data = move |n| format!("{life} {n} {}", "x".repeat(8000)).into_bytes();
+    (from..BULK).map(move |n| ("events.broadcast.x".to_owned(), data(n)))
+}
+
+/// A client that resumes and does not read on.
+async fn slow_reader(app: &App, cursor: &str) -> Sse {
+    let request = get("/events").user("slow").header("Last-Event-ID", cursor);
+    let mut slow = Sse::open(Wire::narrow(app.address()).await, &request).await;
+    assert_eq!(slow.resume(), "exact");
+    slow.forget_raw();
+    slow
+}
+
+/// Reads until the last of the new events, so that the program has all of them.
+async fn until_last(healthy: &mut Sse) {
+    let last = format!("new {} ", BULK - 1);
+    while !healthy.event_within(HEAL).await.data.starts_with(&last) {}
+}
+
+/// What was held of the old life, in order; the reset; the new life from the place that was told. The lives have the events
+/// before `common` in common.
+async fn reads_over_a_reset(slow: &mut Sse, common: usize) -> Event {
+    let first = slow.connected.id.as_deref().map_or(0, seq_of);
+    let mut expected = first;
+    let gap = loop {
+        let event = slow.event().await;
+        match event.name.as_str() {
+            "sidestream.gap" => break event,
+            "message" => {
+                assert!(event.data.starts_with(&format!("old {expected} ")), "{expected}: {:.20}", event.data);
+                assert_eq!(epoch_of(&event), epoch_of(&slow.connected));
+                expected += 1;
+            }
+            _ => assert!(is_state(&event), "{event:?}"),
+        }
+    };
+    println!("{} of the old life", expected - first);
+    assert!(expected < BULK as u64, "the client was not slow");
+    assert_eq!(json(&gap)["reason"], "reset", "{gap:?}");
+    let next = json(&gap)["next"].as_u64().expect("a sequence");
+    for seq in next..=BULK as u64 {
+        let event = slow.event().await;
+        let life = if seq <= common as u64 { "old" } else { "new" };
+        assert!(event.data.starts_with(&format!("{life} {} ", seq - 1)), "{} {:.20}", event.name, event.data);
+        assert_eq!((epoch_of(&event), event.id.as_deref().map(seq_of)), (epoch_of(&gap), Some(seq)));
+    }
+    gap
+}
+
+fn epoch_of(event: &Event) -> Option<&str> {
+    event.id.as_deref().and_then(|id| id.split('.').next())
+}
+
 on_both_servers! {
     async fn large_events_are_resumed_whole(version: Version) {
         let nats = Nats::start(version).await;
@@ -101,65 +158,61 @@ on_both_servers! {
     }
 
     async fn a_reset_is_never_spliced_into_a_catch_up(version: Version) {
-        const COUNT: usize = 1500;
-        let bulk = |life: &'static str| {
-            (0..COUNT).map(move |n| ("events.broadcast.x".to_owned(), format!("{life} {n} {}", "x".repeat(8000)).into_bytes()))
-        };
-        let epoch_of = |event: &Event| event.id.as_deref().and_then(|id| id.split('.').next()).map(str::to_owned);
         let nats = Nats::start(version).await;
         let publisher = nats.events().await;
         let app = App::start(&Config::on(&nats).limit("write_timeout", "\"60s\"")).await;
         let cursor = app.events("slow").await.last_event_id().to_owned();
-        publisher.publish_all(bulk("old")).await;
-        let request = get("/events").user("slow").header("Last-Event-ID", &cursor);
-        let mut slow = Sse::open(Wire::narrow(app.address()).await, &request).await;
-        slow.forget_raw();
+        publisher.publish_all(bulk("old", 0)).await;
+        let mut slow = slow_reader(&app, &cursor).await;
         let mut healthy = app.events("healthy").await;
         healthy.forget_raw();
 
         // The same sequences are given out again while the slow client is somewhere among the first.
         publisher.delete_stream("EVENTS").await;
         publisher.create_stream("EVENTS", &["events.>"]).await;
-        publisher.publish_all(bulk("new")).await;
-        let last = format!("new {} ", COUNT - 1);
-        while !healthy.event_within(HEAL).await.data.starts_with(&last) {}
-
-        let old_life = cursor.split('.').next().map(str::to_owned);
-        let mut expected = 0;
-        let gap = loop {
-            let event = slow.event().await;
-            match event.name.as_str() {
-                "sidestream.gap" => break event,
-                "message" => assert!(event.data.starts_with(&format!("old {expected} ")), "{:.20}", event.data),
-                _ => assert!(is_state(&event), "{event:?}"),
-            }
-            if event.name == "message" {
-                assert_eq!(epoch_of(&event), old_life);
-                expected += 1;
-            }
-        };
-        assert!(expected < COUNT, "the client was not slow");
-        assert_eq!(json(&gap)["reason"], "reset", "{gap:?}");
-        assert_ne!(epoch_of(&gap), old_life);
-        let next = json(&gap)["next"].as_u64().expect("a sequence");
-        for seq in next..=COUNT as u64 {
-            let event = slow.event().await;
-            assert!(event.data.starts_with(&format!("new {} ", seq - 1)), "{} {:.20}", event.name, event.data);
-            assert_eq!((epoch_of(&event), event.id.as_deref().map(seq_of)), (epoch_of(&gap), Some(seq)));
-        }
+        publisher.publish_all(bulk("new", 0)).await;
+        until_last(&mut healthy).await;
+        let gap = reads_over_a_reset(&mut slow, 0).await;
+        assert_ne!(epoch_of(&gap), epoch_of(&slow.connected));
     }
 
-    async fn the_hole_behind_a_reset_is_not_in_the_heartbeat(version: Version) {
+    async fn a_store_that_went_back_is_never_spliced_into_a_catch_up(version: Version) {
+        const COMMON: usize = 100;
+        let mut nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        publisher.publish_all(bulk("old", 0).take(COMMON)).await;
+        nats.kill();
+        nats.save();
+        nats.restart().await;
+        let app = App::start(&Config::on(&nats).limit("write_timeout", "\"60s\"")).await;
+        let cursor = app.events("slow").await.last_event_id().to_owned();
+        nats.publisher().await.publish_all(bulk("old", COMMON)).await;
+        let mut slow = slow_reader(&app, &cursor).await;
+        let mut healthy = app.events("healthy").await;
+        healthy.forget_raw();
+
+        nats.kill();
+        nats.go_back();
+        nats.restart().await;
+        nats.publisher().await.publish_all(bulk("new", COMMON)).await;
+        until_last(&mut healthy).await;
+        let gap = reads_over_a_reset(&mut slow, COMMON).await;
+        assert_eq!(epoch_of(&gap), epoch_of(&slow.connected), "the store was to keep its creation time");
+    }
+
+    async fn a_heartbeat_after_a_reset_is_of_the_new_life(version: Version) {
         let nats = Nats::start(version).await;
         let publisher = nats.events().await;
         let app = App::start(&Config::on(&nats).heartbeat("1s")).await;
         let mut alice = app.events("alice").await;
-        // The old life gets further than the new one will.
-        publisher.publish_all((0..50).map(|n| (MINE.to_owned(), format!("old {n}").into_bytes()))).await;
-        alice.before("old 49").await;
+        // The new life gets exactly as far as the old one, with nothing for alice.
+        let ten = |user: &str| (0..10).map(move |n| (format!("events.user.{user}.note"), format!("{n}").into_bytes())).collect::<Vec<_>>();
+        publisher.publish_all(ten("alice")).await;
+        alice.before("9").await;
         publisher.delete_stream("EVENTS").await;
         publisher.create_stream("EVENTS", &["events.>"]).await;
-        let mut head = publisher.publish("events.user.bob.note", "not for alice").await;
+        publisher.publish_all(ten("bob")).await;
+        let mut head = 10;
         let gap = alice.until_named("sidestream.gap", HEAL).await.pop().expect("at least the gap");
         assert_eq!(json(&gap)["reason"], "reset", "{gap:?}");
 

@@ -194,6 +194,25 @@ impl Nats {
         let _ = std::fs::remove_dir_all(self.dir.path().join("store"));
     }
 
+    /// Copies everything that is stored. Only while no server runs.
+    pub fn save(&self) {
+        self.copy_store("store", "saved");
+    }
+
+    /// Takes the store back to what it was: streams keep their creation time and give sequences out again. Only while no
+    /// server runs.
+    pub fn go_back(&mut self) {
+        self.wipe();
+        self.copy_store("saved", "store");
+    }
+
+    fn copy_store(&self, from: &str, to: &str) {
+        assert!(self.child.is_none(), "the store of a running server cannot be copied");
+        let dir = self.dir.path();
+        let copied = Command::new("cp").arg("-a").arg(dir.join(from)).arg(dir.join(to)).status().expect("cp runs");
+        assert!(copied.success(), "cp: {copied}");
+    }
+
     /// `SIGSTOP`: hangs without closing anything.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
