@@ -187,7 +187,7 @@ async fn a_large_event_on_a_slow_line_counts_as_progress() {
         served.app.metric_is("sidestream_connections", &[], 1.0, DEADLINE).await;
         publisher.publish("events.user.alice.note", "x".repeat(BYTES)).await;
         publisher.publish("events.user.alice.note", "the end").await;
-        let (started, mut got, mut part) = (Instant::now(), Vec::new(), [0; 8192]);
+        let (started, mut got, mut part) = (Instant::now(), Vec::new(), vec![0; 8192]);
         while memchr::memmem::find(&got, b"the end").is_none() {
             // 100 kB a second: the line itself, and nothing that a test waits for.
             tokio::time::sleep(Duration::from_millis(80)).await;
