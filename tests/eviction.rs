@@ -3,19 +3,9 @@
 
 mod support;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, get, on_both_servers};
-use tokio::net::TcpSocket;
-
-/// A client whose kernel takes little, so that it fills soon.
-async fn narrow(app: &App) -> Wire {
-    let socket = TcpSocket::new_v4().expect("a socket");
-    socket.set_recv_buffer_size(4096).expect("a fresh socket");
-    let address: SocketAddr = app.address().parse().expect("an address");
-    Wire::over(socket.connect(address).await.expect("accepts"))
-}
 
 fn bulk(range: std::ops::Range<usize>) -> impl Iterator<Item = (String, Vec<u8>)> {
     range.map(|n| ("events.broadcast.bulk".to_owned(), format!("{n} {}", "x".repeat(32 * 1024)).into_bytes()))
@@ -32,7 +22,7 @@ on_both_servers! {
         let publisher = nats.events().await;
         let config = Config::on(&nats).limit("queue_bytes", "\"64KiB\"").limit("write_timeout", "\"5s\"");
         let app = App::start(&config).await;
-        let mut stalled = Sse::open(narrow(&app).await, &get("/events").user("stalled")).await;
+        let mut stalled = Sse::open(Wire::narrow(app.address()).await, &get("/events").user("stalled")).await;
         let mut healthy = app.events("healthy").await;
         healthy.forget_raw();
 
@@ -70,7 +60,7 @@ on_both_servers! {
         let nats = Nats::start(version).await;
         let publisher = nats.events().await;
         let app = App::start(&Config::on(&nats).limit("queue_bytes", "\"64KiB\"")).await;
-        let mut reader = Sse::open(narrow(&app).await, &get("/events").user("alice")).await;
+        let mut reader = Sse::open(Wire::narrow(app.address()).await, &get("/events").user("alice")).await;
         reader.forget_raw();
         // 13 MB while nobody reads: far more than the queue and the kernel hold.
         publisher.publish_all(bulk(0..COUNT)).await;
@@ -95,7 +85,7 @@ on_both_servers! {
         healthy.forget_raw();
         let mut stalled = Vec::new();
         for index in 0..STALLED {
-            stalled.push(Sse::open(narrow(&app).await, &get("/events").user(&format!("stalled{index}"))).await);
+            stalled.push(Sse::open(Wire::narrow(app.address()).await, &get("/events").user(&format!("stalled{index}"))).await);
         }
         let resident = app.resident();
         let mut most = 0;

@@ -218,6 +218,28 @@ async fn forwarding_headers_decide_nothing() {
 }
 
 #[tokio::test]
+async fn an_identity_that_expires_at_the_end_of_time_streams() {
+    bounded(async {
+        let (nats, app) = started(|mut c| {
+            c.identity = "expires_header = \"X-Expires\"\n".to_owned();
+            c
+        })
+        .await;
+        let publisher = nats.publisher().await;
+        for expires in ["18446744073709551615", "18446744073709551", "9223372036854775807", "253402300800"] {
+            let mut alice = app.stream(get("/events").user("alice").header("X-Expires", expires)).await;
+            publisher.publish("events.user.alice.note", expires).await;
+            assert_eq!(alice.event().await.data, expires);
+        }
+        assert!(app.metric("sidestream_panics_total", &[]).await < 0.5, "a contained panic");
+        app.ask(get("/events").user("alice").header("X-Expires", "1")).await.is_refusal(401, "identity_expired");
+        let beyond = get("/events").user("alice").header("X-Expires", "18446744073709551616");
+        app.ask(beyond).await.is_refusal(400, "identity_invalid");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn authorisation_is_by_token_and_never_by_prefix() {
     bounded(async {
         let route = "\n[[route]]\npath = \"/select\"\nstream = \"EVENTS\"\nsubjects = [\"events.user.{user}.>\"]\nselect = true\n";

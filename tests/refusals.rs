@@ -185,6 +185,27 @@ async fn a_last_event_id_that_is_no_cursor_is_400() {
 }
 
 #[tokio::test]
+async fn more_than_16_selected_subjects_are_400() {
+    bounded(async {
+        let route = "\n[[route]]\npath = \"/select\"\nstream = \"EVENTS\"\nsubjects = [\"events.user.{user}.>\"]\nselect = true\n";
+        let (nats, app) = app(|c| c.tables(route)).await;
+        let select = |path: &str, count: usize| {
+            let subjects: Vec<_> = (0..count).map(|n| format!("subject=events.user.alice.n{n}")).collect();
+            get(&format!("{path}?{}", subjects.join("&"))).user("alice")
+        };
+        let mut most = app.stream(select("/select", 16)).await;
+        let publisher = nats.publisher().await;
+        publisher.publish("events.user.alice.n16", "not selected").await;
+        publisher.publish("events.user.alice.n15", "selected last").await;
+        most.nothing_before("selected last").await;
+        for (path, count) in [("/select", 17), ("/select", 200), ("/events", 17)] {
+            app.ask(select(path, count)).await.is_refusal(400, "bad_query");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn head_answers_like_get_without_a_stream_and_keeps_the_connection() {
     bounded(async {
         let (_nats, app) = app(|c| c).await;

@@ -3,12 +3,13 @@
 mod support;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use http_body_util::Empty;
 use rustls::pki_types::{CertificateDer, ServerName};
-use support::{App, Config, DEADLINE, Event, Nats, Sse, Version, Wire, get, on_both_servers};
+use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, client, get, h2, on_both_servers};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
@@ -21,6 +22,10 @@ struct Served {
 
 impl Served {
     async fn start(version: Version) -> Self {
+        Self::with(version, "2s", |config| config).await
+    }
+
+    async fn with(version: Version, header_timeout: &str, change: impl FnOnce(Config) -> Config) -> Self {
         let nats = Nats::start(version).await;
         nats.events().await;
         let dir = tempfile::tempdir().expect("a temporary directory");
@@ -28,13 +33,16 @@ impl Served {
         let made = rcgen::generate_simple_self_signed(vec!["app.example".to_owned()]).expect("a certificate");
         std::fs::write(&cert, made.cert.pem()).expect("written");
         std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-        let config = Config::on(&nats)
-            .server(&format!("header_timeout = \"2s\"\n[server.tls]\ncert = {cert:?}\nkey = {key:?}\n"));
-        let app = App::start(&config).await;
+        let server = format!("header_timeout = {header_timeout:?}\n[server.tls]\ncert = {cert:?}\nkey = {key:?}\n");
+        let app = App::start(&change(Config::on(&nats).server(&server))).await;
         Self { nats, app, certificate: made.cert.der().clone(), _dir: dir }
     }
 
     async fn handshake(&self, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+        self.handshake_over(TcpStream::connect(self.app.address()).await.expect("accepts"), alpn).await
+    }
+
+    async fn handshake_over(&self, stream: TcpStream, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(self.certificate.clone()).expect("our own certificate");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -44,7 +52,6 @@ impl Served {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let stream = TcpStream::connect(self.app.address()).await.expect("accepts");
         let name = ServerName::try_from("app.example").expect("a name");
         let connecting = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream);
         tokio::time::timeout(DEADLINE, connecting).await.expect("a handshake in time")
@@ -52,39 +59,13 @@ impl Served {
 }
 
 fn h2_request() -> hyper::Request<Empty<Bytes>> {
-    hyper::Request::get("https://app.example/events")
-        .header("accept", "text/event-stream")
-        .header("x-forwarded-user", "alice")
-        .body(Empty::new())
-        .expect("a request")
+    h2::request("/events", "alice")
 }
 
 async fn h2_client(served: &Served) -> hyper::client::conn::http2::SendRequest<Empty<Bytes>> {
     let stream = served.handshake(&["h2"]).await.expect("a handshake");
     assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
-    let (sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .expect("an HTTP/2 handshake");
-    tokio::spawn(connection);
-    sender
-}
-
-/// Events of an HTTP/2 body; one DATA frame may carry several.
-#[derive(Default)]
-struct H2Events {
-    parser: sidestream::sse::Parser,
-    read: std::collections::VecDeque<Event>,
-}
-
-impl H2Events {
-    async fn next(&mut self, body: &mut hyper::body::Incoming) -> Event {
-        while self.read.is_empty() {
-            let frame = tokio::time::timeout(DEADLINE, body.frame()).await.expect("an event in time");
-            let data = frame.expect("the stream goes on").expect("no error").into_data().expect("data");
-            self.parser.feed(&data, |event| self.read.push_back(event));
-        }
-        self.read.pop_front().expect("not empty")
-    }
+    h2::over(stream).await
 }
 
 on_both_servers! {
@@ -113,24 +94,24 @@ on_both_servers! {
             let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
             assert_eq!(header("content-type").as_deref(), Some("text/event-stream"));
             assert_eq!(header("cache-control").as_deref(), Some("no-store, no-transform"));
-            let (mut body, mut events) = (answer.into_body(), H2Events::default());
-            let connected = events.next(&mut body).await;
+            let mut events = h2::Events::of(answer.into_body());
+            let connected = events.next().await;
             assert_eq!(connected.name, "sidestream.connected");
             assert!(connected.id.is_some());
-            streams.push((body, events));
+            streams.push(events);
         }
         publisher.publish("events.user.bob.note", "bob's").await;
         publisher.publish("events.user.alice.note", "over HTTP/2").await;
-        for (body, events) in &mut streams {
-            assert_eq!(events.next(body).await.data, "over HTTP/2");
+        for events in &mut streams {
+            assert_eq!(events.next().await.data, "over HTTP/2");
         }
         assert!((served.app.metric("sidestream_connections_total", &[("proto", "h2")]).await - 10.0).abs() < 0.5);
         // One stream goes, its siblings stay; then all go.
         streams.pop();
         served.app.metric_is("sidestream_connections", &[], 9.0, DEADLINE).await;
         publisher.publish("events.user.alice.note", "still").await;
-        for (body, events) in &mut streams {
-            assert_eq!(events.next(body).await.data, "still");
+        for events in &mut streams {
+            assert_eq!(events.next().await.data, "still");
         }
         drop((streams, sender));
         served.app.metric_is("sidestream_connections", &[], 0.0, DEADLINE).await;
@@ -140,17 +121,15 @@ on_both_servers! {
         let served = Served::start(version).await;
         let publisher = served.nats.publisher().await;
         let mut sender = h2_client(&served).await;
-        let mut first = sender.send_request(h2_request()).await.expect("an answer").into_body();
-        let mut events = H2Events::default();
-        let cursor = events.next(&mut first).await.id.expect("a cursor");
+        let mut first = h2::Events::of(sender.send_request(h2_request()).await.expect("an answer").into_body());
+        let cursor = first.next().await.id.expect("a cursor");
         drop(first);
         publisher.publish("events.user.alice.note", "missed").await;
         let mut request = h2_request();
         request.headers_mut().insert("last-event-id", cursor.parse().expect("a header value"));
-        let mut again = sender.send_request(request).await.expect("an answer").into_body();
-        let mut events = H2Events::default();
-        assert_eq!(support::json(&events.next(&mut again).await)["resume"], "exact");
-        assert_eq!(events.next(&mut again).await.data, "missed");
+        let mut again = h2::Events::of(sender.send_request(request).await.expect("an answer").into_body());
+        assert_eq!(support::json(&again.next().await)["resume"], "exact");
+        assert_eq!(again.next().await.data, "missed");
 
         let mut nobody = h2_request();
         nobody.headers_mut().remove("x-forwarded-user");
@@ -191,6 +170,56 @@ async fn plain_bytes_on_the_tls_port_get_no_answer_and_harm_nobody() {
             assert!(answer.first().is_none_or(|kind| *kind == 21), "{}", answer.escape_ascii());
         }
         served.handshake(&["http/1.1"]).await.expect("a handshake");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_large_event_on_a_slow_line_counts_as_progress() {
+    support::bounded(async {
+        const BYTES: usize = 900_000;
+        let write_timeout = Duration::from_secs(4);
+        let served = Served::with(Version::Current, "2s", |c| c.limit("write_timeout", "\"4s\"")).await;
+        let publisher = served.nats.publisher().await;
+        let line = client::narrow(served.app.address()).await;
+        let mut stream = served.handshake_over(line, &["http/1.1"]).await.expect("a handshake");
+        stream.write_all(&get("/events").user("alice").bytes()).await.expect("the server reads");
+        served.app.metric_is("sidestream_connections", &[], 1.0, DEADLINE).await;
+        publisher.publish("events.user.alice.note", "x".repeat(BYTES)).await;
+        publisher.publish("events.user.alice.note", "the end").await;
+        let (started, mut got, mut part) = (Instant::now(), Vec::new(), vec![0; 8192]);
+        while memchr::memmem::find(&got, b"the end").is_none() {
+            // 100 kB a second: the line itself, and nothing that a test waits for.
+            tokio::time::sleep(Duration::from_millis(80)).await;
+            let n = tokio::time::timeout(DEADLINE, stream.read(&mut part)).await.expect("bytes in time").unwrap_or(0);
+            assert_ne!(n, 0, "the stream ended after {} bytes and {:?}", got.len(), started.elapsed());
+            got.extend_from_slice(&part[..n]);
+        }
+        assert!(started.elapsed() > write_timeout, "the line was too fast to show anything");
+        assert!(memchr::memmem::find(&got, "x".repeat(BYTES).as_bytes()).is_some(), "the event is not whole");
+        assert!(served.app.metric("sidestream_connections_closed_total", &[]).await < 0.5, "a stream ended");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn peers_that_never_begin_a_handshake_delay_nobody_elses() {
+    support::bounded(async {
+        const SILENT: usize = 500;
+        let served = Served::with(Version::Current, "30s", |c| c).await;
+        let connecting = (0..SILENT).map(|_| TcpStream::connect(served.app.address()));
+        let silent = futures_util::future::try_join_all(connecting).await.expect("accepts");
+        support::eventually("every silent peer is accepted", DEADLINE, async || {
+            (served.app.metric("sidestream_tasks", &[]).await > 499.5).then_some(())
+        })
+        .await;
+        // Several, so that each shard has to answer.
+        for _ in 0..8 {
+            let started = Instant::now();
+            served.handshake(&["http/1.1"]).await.expect("a handshake");
+            assert!(started.elapsed() < Duration::from_secs(1), "a handshake took {:?}", started.elapsed());
+        }
+        drop(silent);
     })
     .await;
 }

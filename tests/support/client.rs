@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::{Buf, BytesMut};
 use sidestream::sse::{Event, Parser};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::{DEADLINE, json, seq_of};
@@ -154,6 +154,13 @@ impl Answer {
     }
 }
 
+/// A socket whose kernel takes little.
+pub async fn narrow(address: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a fresh socket");
+    socket.connect(address.parse().expect("an address")).await.expect("accepts")
+}
+
 /// One connection.
 pub struct Wire {
     io: Box<dyn Io>,
@@ -170,6 +177,11 @@ impl Wire {
         let stream = stream.unwrap_or_else(|e| panic!("{address} does not accept: {e}"));
         stream.set_nodelay(true).expect("a fresh socket");
         Self::over(stream)
+    }
+
+    /// Connects with a kernel that takes little, so that a stream fills soon.
+    pub async fn narrow(address: &str) -> Self {
+        Self::over(narrow(address).await)
     }
 
     /// Speaks over a connection that the caller made.
@@ -215,6 +227,10 @@ impl Wire {
     /// Reads a whole answer.
     pub async fn answer(&mut self) -> Answer {
         let head = self.head().await;
+        self.body(head).await
+    }
+
+    async fn body(&mut self, head: Head) -> Answer {
         let mut body = Vec::new();
         if head.is_chunked() {
             while let Some(piece) = self.chunk(DEADLINE).await {
@@ -280,9 +296,24 @@ impl Sse {
         Self::opened(wire).await
     }
 
+    /// Sends the request; `None` when it is refused softly, as while NATS is away.
+    pub async fn try_open(mut wire: Wire, request: &Request) -> Option<Self> {
+        wire.send(&request.bytes()).await;
+        let head = wire.head().await;
+        if let Some(reason) = head.header("sidestream-refused").map(str::to_owned) {
+            wire.body(head).await.is_soft_refusal(&reason);
+            return None;
+        }
+        Some(Self::begun(wire, head).await)
+    }
+
     /// The same where the request is already on its way.
     pub async fn opened(mut wire: Wire) -> Self {
         let head = wire.head().await;
+        Self::begun(wire, head).await
+    }
+
+    async fn begun(wire: Wire, head: Head) -> Self {
         assert_eq!(head.status, 200, "{head:?}");
         assert_eq!(head.header("sidestream-refused"), None, "{head:?}");
         assert!(head.is_chunked(), "{head:?}");

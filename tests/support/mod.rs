@@ -8,6 +8,7 @@
 
 pub mod app;
 pub mod client;
+pub mod h2;
 pub mod nats;
 pub mod proxy;
 

@@ -194,6 +194,25 @@ impl Nats {
         let _ = std::fs::remove_dir_all(self.dir.path().join("store"));
     }
 
+    /// Copies everything that is stored. Only while no server runs.
+    pub fn save(&self) {
+        self.copy_store("store", "saved");
+    }
+
+    /// Takes the store back to what it was: streams keep their creation time and give sequences out again. Only while no
+    /// server runs.
+    pub fn go_back(&mut self) {
+        self.wipe();
+        self.copy_store("saved", "store");
+    }
+
+    fn copy_store(&self, from: &str, to: &str) {
+        assert!(self.child.is_none(), "the store of a running server cannot be copied");
+        let dir = self.dir.path();
+        let copied = Command::new("cp").arg("-a").arg(dir.join(from)).arg(dir.join(to)).status().expect("cp runs");
+        assert!(copied.success(), "cp: {copied}");
+    }
+
     /// `SIGSTOP`: hangs without closing anything.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
@@ -261,6 +280,14 @@ impl Publisher {
     /// Deletes a stream.
     pub async fn delete_stream(&self, name: &str) {
         self.jetstream.delete_stream(name).await.expect("the stream is deleted");
+    }
+
+    /// Purges a stream down to its last messages.
+    pub async fn purge_keeping(&self, name: &str, keep: u64) {
+        let order = serde_json::json!({ "keep": keep });
+        let answer: serde_json::Value =
+            self.jetstream.request(format!("STREAM.PURGE.{name}"), &order).await.expect("the stream is purged");
+        assert_eq!(answer["success"], true, "{answer}");
     }
 
     /// Deletes every consumer of a stream, behind the back of its owner. Gives how many there were.

@@ -1,7 +1,8 @@
-//! A TCP proxy that can stall and cut: a network between two real programs, misbehaving on request.
+//! A TCP proxy that can stall, cut, close and delay: a network between two real programs, misbehaving on request.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -19,6 +20,10 @@ pub struct Proxy {
 struct State {
     stalled: AtomicBool,
     moved: Notify,
+    closed: AtomicBool,
+    opened: Notify,
+    /// Bytes on their way to the upstream that are late, once, and how late.
+    late: Mutex<Option<(Vec<u8>, Duration)>>,
     cut: broadcast::Sender<()>,
 }
 
@@ -27,20 +32,27 @@ impl Proxy {
     pub async fn to(upstream: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound").to_string();
-        let state =
-            Arc::new(State { stalled: AtomicBool::new(false), moved: Notify::new(), cut: broadcast::Sender::new(1) });
+        let state = Arc::new(State {
+            stalled: AtomicBool::new(false),
+            moved: Notify::new(),
+            closed: AtomicBool::new(false),
+            opened: Notify::new(),
+            late: Mutex::new(None),
+            cut: broadcast::Sender::new(1),
+        });
         let shared = Arc::clone(&state);
         let task = tokio::spawn(async move {
             while let Ok((near, _)) = listener.accept().await {
                 let mut cut = shared.cut.subscribe();
                 let (state, upstream) = (Arc::clone(&shared), upstream.clone());
                 tokio::spawn(async move {
+                    pass(&state.closed, &state.opened).await;
                     let Ok(far) = TcpStream::connect(upstream).await else { return };
                     let (near_read, near_write) = near.into_split();
                     let (far_read, far_write) = far.into_split();
                     tokio::select! {
-                        () = pump(near_read, far_write, &state) => {}
-                        () = pump(far_read, near_write, &state) => {}
+                        () = pump(near_read, far_write, &state, true) => {}
+                        () = pump(far_read, near_write, &state, false) => {}
                         _ = cut.recv() => {}
                     }
                 });
@@ -64,6 +76,28 @@ impl Proxy {
     pub fn cut(&self) {
         let _ = self.state.cut.send(());
     }
+
+    /// Closes every connection; new ones are accepted, and reach nobody until [`Proxy::open`].
+    pub fn close(&self) {
+        self.state.closed.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Lets connections through again, also those that wait.
+    pub fn open(&self) {
+        self.state.closed.store(false, Ordering::SeqCst);
+        self.state.opened.notify_waiters();
+    }
+
+    /// Delays the next bytes to the upstream that hold this text, and with them what follows on the same connection.
+    pub fn delay(&self, text: &str, by: Duration) {
+        *self.state.late.lock().expect("no holder panics") = Some((text.as_bytes().to_vec(), by));
+    }
+
+    /// Whether such bytes have come.
+    pub fn has_delayed(&self) -> bool {
+        self.state.late.lock().expect("no holder panics").is_none()
+    }
 }
 
 impl Drop for Proxy {
@@ -73,19 +107,35 @@ impl Drop for Proxy {
     }
 }
 
-async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, state: &State) {
+/// Waits for as long as a flag is up.
+async fn pass(barred: &AtomicBool, lifted: &Notify) {
+    loop {
+        let waiting = lifted.notified();
+        if !barred.load(Ordering::SeqCst) {
+            return;
+        }
+        waiting.await;
+    }
+}
+
+async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, state: &State, upwards: bool) {
     let mut buffer = vec![0u8; 16 * 1024];
     loop {
         let Ok(count) = from.read(&mut buffer).await else { return };
-        loop {
-            let moved = state.moved.notified();
-            if !state.stalled.load(Ordering::SeqCst) {
-                break;
-            }
-            moved.await;
+        pass(&state.stalled, &state.moved).await;
+        if upwards && let Some(delay) = state.delay_of(&buffer[..count]) {
+            tokio::time::sleep(delay).await;
         }
         if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
+    }
+}
+
+impl State {
+    fn delay_of(&self, bytes: &[u8]) -> Option<Duration> {
+        let mut late = self.late.lock().expect("no holder panics");
+        let found = late.as_ref().is_some_and(|(text, _)| memchr::memmem::find(bytes, text).is_some());
+        if found { late.take().map(|(_, delay)| delay) } else { None }
     }
 }
