@@ -271,12 +271,6 @@ impl Publisher {
         self.jetstream.create_stream(config).await.expect("the stream is created");
     }
 
-    /// Purges a stream but for its last messages.
-    pub async fn purge_keeping(&self, name: &str, keep: u64) {
-        let stream = self.jetstream.get_stream(name).await.expect("the stream exists");
-        stream.purge().keep(keep).await.expect("purged");
-    }
-
     /// Deletes a stream.
     pub async fn delete_stream(&self, name: &str) {
         self.jetstream.delete_stream(name).await.expect("the stream is deleted");
