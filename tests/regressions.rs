@@ -185,7 +185,11 @@ on_both_servers! {
         nats.save();
         nats.restart().await;
         let app = App::start(&Config::on(&nats).limit("write_timeout", "\"60s\"")).await;
-        let cursor = app.events("slow").await.last_event_id().to_owned();
+        // A sidecar that reads its history first may be ready and still refuse softly.
+        let first = eventually("the history is read", DEADLINE, async || {
+            Sse::try_open(Wire::tcp(app.address()).await, &get("/events").user("slow")).await
+        });
+        let cursor = first.await.last_event_id().to_owned();
         nats.publisher().await.publish_all(bulk("old", COMMON)).await;
         let mut slow = slow_reader(&app, &cursor).await;
         let mut healthy = app.events("healthy").await;
