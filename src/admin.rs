@@ -120,9 +120,9 @@ fn livez(state: &State) -> Response<Full<Bytes>> {
 fn readyz(state: &State, query: &str) -> Response<Full<Bytes>> {
     let mut checks = vec![("draining".to_owned(), !state.is_draining())];
     for (name, feed) in state.config.routes.streams.iter().zip(&state.feeds.streams) {
-        checks.push((format!("stream {name}"), feed.status.is_up_within(NATS_GRACE)));
+        checks.push((format!("stream {name}"), feed.status.is_ready(NATS_GRACE)));
     }
-    checks.push(("core subjects".to_owned(), state.feeds.live.status.is_up_within(NATS_GRACE)));
+    checks.push(("core subjects".to_owned(), state.feeds.live.status.is_ready(NATS_GRACE)));
     let ready = checks.iter().all(|(_, good)| *good);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if !query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")) {

@@ -303,7 +303,6 @@ pub enum LiveRequest {
 /// State of a feed that others may read at any time.
 #[derive(Debug, Default)]
 pub struct FeedStatus {
-    ever_up: AtomicBool,
     serving: AtomicBool,
     up: AtomicBool,
     head: AtomicU64,
@@ -312,11 +311,6 @@ pub struct FeedStatus {
 }
 
 impl FeedStatus {
-    /// Whether NATS has ever answered here; before that, streams are refused softly.
-    pub fn ever_up(&self) -> bool {
-        self.ever_up.load(Ordering::Relaxed)
-    }
-
     /// Whether the feed lets clients in: it has been up, and is not just filling its log.
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Relaxed)
@@ -332,10 +326,10 @@ impl FeedStatus {
         self.up.load(Ordering::Relaxed)
     }
 
-    /// Whether the feed is reading now, or has stopped no longer ago than `grace`.
-    pub fn is_up_within(&self, grace: Duration) -> bool {
+    /// Whether the feed lets clients in, and is reading now or has stopped no longer ago than `grace`.
+    pub fn is_ready(&self, grace: Duration) -> bool {
         let down_since = *self.down_since.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_up() || (self.ever_up() && down_since.is_some_and(|since| since.elapsed() < grace))
+        self.is_serving() && (self.is_up() || down_since.is_some_and(|since| since.elapsed() < grace))
     }
 
     /// The newest stream sequence read.
@@ -348,9 +342,6 @@ impl FeedStatus {
         let mut down_since = self.down_since.lock().unwrap_or_else(PoisonError::into_inner);
         *down_since = if up { None } else { down_since.or_else(|| Some(Instant::now())) };
         self.up.store(up, Ordering::Relaxed);
-        if up {
-            self.ever_up.store(true, Ordering::Relaxed);
-        }
     }
 
     /// The feed says where it is.

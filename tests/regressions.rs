@@ -134,7 +134,10 @@ on_both_servers! {
         }
         app.metric_is("sidestream_stream_head", &[], 6.0, DEADLINE).await;
         let held = ["y", "z"].map(|letter| letter.repeat(1 << 20));
-        resumes(&app, &first, "gap", Some("replay_limit"), &held).await;
+        let all: Vec<String> = sent.iter().chain(&held).cloned().collect();
+        resumes(&app, &first, "exact", None, &all).await;
+        publisher.purge_keeping("EVENTS", 2).await;
+        resumes(&app, &first, "gap", Some("purged"), &held).await;
         assert!(app.metric("sidestream_connections_closed_total", &[("reason", "slow")]).await < 0.5, "evicted");
     }
 

@@ -280,6 +280,10 @@ impl Pass {
         let seq = missing.from.seq();
         let mut proven = None;
         if let MissingFrom::Cursor(cursor) = missing.from {
+            // What follows directly decides whether the stream opens with a gap.
+            if self.log.head().seq <= seq && !self.exhausted {
+                return Serve::Wait(seq);
+            }
             match self.log.at(seq) {
                 Held::Beyond => return Serve::Wait(seq),
                 Held::Event(held) | Held::Base(held)

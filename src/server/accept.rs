@@ -128,8 +128,9 @@ impl Acceptor {
             return self.plain(stream.into(), peer, deadline, pending).await;
         };
         let handshake = async {
-            // A peer that says nothing takes no place among the handshakes.
-            stream.readable().await?;
+            // A peer that says nothing takes no place among the handshakes. `readable` would not do: tokio takes a fresh
+            // socket for ready until a read has shown that it is not.
+            stream.peek(&mut [0]).await?;
             let _permit = self.handshakes.acquire().await;
             TlsAcceptor::from(tls).accept(stream).await
         };
