@@ -117,6 +117,70 @@ on_both_servers! {
         }
     }
 
+    async fn more_clients_than_may_replay_at_once_take_turns(version: Version) {
+        const CLIENTS: usize = 40;
+        const COUNT: usize = 3000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY).limit("replays", "4")).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        publisher.publish_all(numbered(0..COUNT)).await;
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..CLIENTS {
+            let request = get("/events").user("alice").header("Last-Event-ID", &start);
+            let address = app.address().to_owned();
+            clients.spawn(async move {
+                // Who waits too long for a turn is refused softly and comes back.
+                let mut sse = loop {
+                    if let Some(sse) = Sse::try_open(Wire::tcp(&address).await, &request).await {
+                        break sse;
+                    }
+                };
+                sse.forget_raw();
+                for n in for_alice(0..COUNT) {
+                    assert_eq!(number(&sse.event_within(LONG).await.data), n);
+                }
+            });
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended.expect("every client gets everything");
+        }
+    }
+
+    async fn stalled_readers_hold_nobodys_replay_up(version: Version) {
+        const COUNT: usize = 9000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let config = Config::on(&nats).tables(SMALL_HISTORY).limit("queue_bytes", "\"16KiB\"");
+        let app = App::start(&config).await;
+        let mut alice = app.events("alice").await;
+        let start = alice.last_event_id().to_owned();
+        let mut cursors = Vec::new();
+        for part in 0..3 {
+            publisher.publish_all(numbered(part * 3000..(part + 1) * 3000)).await;
+            for n in for_alice(part * 3000..(part + 1) * 3000) {
+                assert_eq!(number(&alice.event_within(LONG).await.data), n);
+            }
+            cursors.push(alice.last_event_id().to_owned());
+        }
+        // Each in a pass of its own, the youngest first, and none reads on.
+        let mut stalled = Vec::new();
+        for cursor in cursors[..2].iter().rev() {
+            let request = get("/events").user("alice").header("Last-Event-ID", cursor);
+            stalled.push(Sse::open(Wire::narrow(app.address()).await, &request).await);
+        }
+        let request = get("/events").user("alice").header("Last-Event-ID", &start);
+        let mut late = loop {
+            if let Some(sse) = Sse::try_open(Wire::tcp(app.address()).await, &request).await {
+                break sse;
+            }
+        };
+        late.forget_raw();
+        for n in for_alice(0..COUNT) {
+            assert_eq!(number(&late.event_within(LONG).await.data), n);
+        }
+    }
+
     async fn what_the_stream_has_dropped_is_declared(version: Version) {
         let nats = Nats::start(version).await;
         let publisher = nats.events().await;

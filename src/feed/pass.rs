@@ -95,7 +95,9 @@ impl Pass {
         loop {
             let before = self.next;
             match self.read().await {
-                Ok(()) | Err(Stop::Unwanted | Stop::OtherStream) => return,
+                Ok(()) | Err(Stop::Unwanted) => return,
+                // The live feed will notice within seconds; another pass before that would find the same.
+                Err(Stop::OtherStream) => return tokio::time::sleep(Duration::from_secs(1)).await,
                 Err(Stop::Failed(error)) => {
                     tracing::warn!(stream = self.reader.stream, next = self.next, %error, "Replay interrupted");
                 }

@@ -5,7 +5,7 @@
 //! moved, and a client that holds everybody up waits for another pass. So memory is bounded by the passes, reads by the
 //! range, and exactness is the log's own. Reading NATS is [`super::pass`]'s business, sending pieces the stream's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -94,6 +94,8 @@ struct Pass {
     filled: mpsc::Receiver<pass::Filled>,
     /// Nothing more will be read: the stream has nothing behind the head.
     exhausted: bool,
+    /// Its reader has ended before that: another pass is needed.
+    broken: bool,
     members: HashMap<(usize, Ticket), Member>,
 }
 
@@ -137,7 +139,7 @@ impl Replay {
             while pass.wants_more(log) {
                 match pass.filled.poll_recv(cx) {
                     Poll::Ready(Some(batch)) => pass.append(batch, log, &self.reader),
-                    Poll::Ready(None) => pass.exhausted = true,
+                    Poll::Ready(None) => pass.broken = true,
                     Poll::Pending => break,
                 }
                 filled = true;
@@ -156,15 +158,35 @@ impl Replay {
                 self.serve(missing, log, &mut actions);
             }
         }
-        for pass in &mut self.passes {
-            pass.release(&self.waiting);
-        }
-        let waiting = &self.waiting;
-        self.passes.retain(|pass| !pass.members.is_empty() || waiting.iter().any(|m| pass.covers(m.from)));
+        self.tidy(log);
         if settled {
             self.begin_pass(log);
         }
         actions
+    }
+
+    /// Passes let go of what their clients have had, and end when they have none. Where others wait for a pass, or a pass is
+    /// full, a client that does not come for its next piece holds nobody up: it waits for another pass.
+    fn tidy(&mut self, log: &Log) {
+        let asking: HashSet<(usize, Ticket)> = self.waiting.iter().map(|m| (m.shard, m.ticket)).collect();
+        let crowded = self.passes.len() >= PASSES_MAX && self.oldest_uncovered().is_some();
+        for pass in &mut self.passes {
+            pass.members.retain(|_, member| member.grant.strong_count() > 0);
+            if crowded || pass.log.bytes() >= PASS_BYTES {
+                pass.members.retain(|key, member| member.since.elapsed() < LAGGARD || asking.contains(key));
+            }
+            pass.release();
+            // It has ended at the stream's end of then, and the stream's log has moved past that since.
+            pass.broken |= pass.exhausted && pass.log.head().seq < log.base().seq;
+        }
+        let waiting = &self.waiting;
+        let wanted = |pass: &Pass| !pass.members.is_empty() || waiting.iter().any(|m| pass.covers(m.from));
+        self.passes.retain(|pass| !pass.broken && wanted(pass));
+    }
+
+    fn oldest_uncovered(&self) -> Option<u64> {
+        let covered = |from: MissingFrom| self.passes.iter().any(|pass| pass.covers(from));
+        self.waiting.iter().map(|m| m.from).filter(|from| !covered(*from)).map(MissingFrom::seq).min()
     }
 
     fn serve(&mut self, mut missing: Missing, log: &Log, actions: &mut Vec<Action>) {
@@ -213,8 +235,7 @@ impl Replay {
         if self.passes.len() >= PASSES_MAX {
             return;
         }
-        let uncovered = self.waiting.iter().map(|m| m.from).filter(|from| !self.passes.iter().any(|p| p.covers(*from)));
-        let Some(oldest) = uncovered.map(MissingFrom::seq).min() else { return };
+        let Some(oldest) = self.oldest_uncovered() else { return };
         // The message at the cursor is read too: it proves the cursor.
         let from = oldest.max(1);
         let base = Position { seq: from - 1, time: 0 };
@@ -223,6 +244,7 @@ impl Replay {
             log: Log::new(log.epoch(), base, usize::MAX),
             filled: self.reader.start(log.epoch(), from),
             exhausted: false,
+            broken: false,
             members: HashMap::new(),
         });
     }
@@ -253,7 +275,7 @@ impl Pass {
 
     /// Until it meets the stream's log, and while its clients keep up.
     fn wants_more(&self, log: &Log) -> bool {
-        !self.exhausted && self.log.head().seq < log.base().seq && self.log.bytes() < PASS_BYTES
+        !self.exhausted && !self.broken && self.log.head().seq < log.base().seq && self.log.bytes() < PASS_BYTES
     }
 
     fn append(&mut self, filled: pass::Filled, log: &Log, reader: &Reader) {
@@ -294,18 +316,19 @@ impl Pass {
                 _ => proven = Some(cursor),
             }
         }
-        let selection = self.log.select(seq, missing.grant.stream(), bounds.piece);
-        if selection.events.is_empty() && proven.is_none() {
-            self.member(missing).at = selection.upto;
-            return Serve::Wait(selection.upto);
-        }
-        let member = self.member(missing);
-        member.at = selection.upto;
-        member.since = Instant::now();
-        member.replayed += selection.events.len() as u64;
-        if member.replayed > bounds.events {
+        let left = bounds.events - self.member(missing).replayed;
+        if left == 0 {
             return Serve::Limit;
         }
+        let events = bounds.piece.events.min(usize::try_from(left).unwrap_or(usize::MAX));
+        let selection = self.log.select(seq, missing.grant.stream(), PieceSize { events, ..bounds.piece });
+        let member = self.member(missing);
+        member.at = selection.upto;
+        if selection.events.is_empty() && proven.is_none() {
+            return Serve::Wait(selection.upto);
+        }
+        member.since = Instant::now();
+        member.replayed += selection.events.len() as u64;
         Serve::Piece { proven, events: selection.events, upto: selection.upto }
     }
 
@@ -319,15 +342,9 @@ impl Pass {
         self.members.entry((missing.shard, missing.ticket)).or_insert_with(new)
     }
 
-    /// Lets go of what everybody has had. A full pass is not held up by a client that does not come.
-    fn release(&mut self, waiting: &[Missing]) {
-        self.members.retain(|_, member| member.grant.strong_count() > 0);
-        if self.log.bytes() >= PASS_BYTES {
-            let waits = |key: &(usize, Ticket)| waiting.iter().any(|m| (m.shard, m.ticket) == *key);
-            self.members.retain(|key, member| member.since.elapsed() < LAGGARD || waits(key));
-        }
-        let covered = waiting.iter().map(|m| m.from.seq()).filter(|seq| *seq > self.log.base().seq);
-        if let Some(slowest) = self.members.values().map(|member| member.at).chain(covered).min() {
+    /// Lets go of what everybody has had. The message at a client's own position is kept: it proves the cursors there.
+    fn release(&mut self) {
+        if let Some(slowest) = self.members.values().map(|member| member.at).min() {
             self.log.release(slowest.saturating_sub(1));
         }
     }
