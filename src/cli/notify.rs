@@ -1,7 +1,7 @@
 //! `sidestream notify`: publishes to one user, through the routes' own templates.
 
 use super::exit::Exit;
-use super::options::{ConfigArgs, MessageArgs};
+use super::options::PublishArgs;
 use super::runtime::{publish_all, reach_line};
 use crate::publish;
 
@@ -11,19 +11,14 @@ use crate::publish;
 pub struct Args {
     /// The user id, as the proxy sends it
     pub user: String,
-    /// The payload; `-` reads it from standard input [default: empty]
-    pub data: Option<String>,
-    /// Name, count and pause.
+    /// What is published, and how.
     #[command(flatten)]
-    pub message: MessageArgs,
-    /// The configuration, for the routes and for how NATS is reached.
-    #[command(flatten)]
-    pub config: ConfigArgs,
+    pub publish: PublishArgs,
 }
 
 /// Publishes to one user.
 pub fn run(args: &Args) -> Exit {
-    publish_all(&args.config, &args.message, args.data.as_deref(), async |client, config, message| {
+    publish_all(&args.publish, async |client, config, message| {
         publish::notify(&client, &config, &args.user, &message).await.map(reach_line)
     })
 }

@@ -75,6 +75,19 @@ pub struct MessageArgs {
     pub every: Option<Duration>,
 }
 
+/// What every command that publishes takes.
+#[derive(Debug, Clone, clap::Args)]
+pub struct PublishArgs {
+    /// The payload; `-` reads it from standard input [default: empty]
+    pub data: Option<String>,
+    /// Name, count and pause.
+    #[command(flatten)]
+    pub message: MessageArgs,
+    /// The configuration: how NATS is reached, and the routes' templates.
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
 /// `NAME:VALUE` of a request header.
 pub fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("a header is NAME:VALUE")?;

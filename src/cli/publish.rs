@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::exit::Exit;
-use super::options::{ConfigArgs, MessageArgs};
+use super::options::PublishArgs;
 use super::runtime::publish_all;
 use crate::publish;
 
@@ -15,20 +15,15 @@ use crate::publish;
 pub struct Args {
     /// The subject
     pub subject: String,
-    /// The payload; `-` reads it from standard input [default: empty]
-    pub data: Option<String>,
-    /// Name, count and pause.
+    /// What is published, and how.
     #[command(flatten)]
-    pub message: MessageArgs,
-    /// The configuration, for how NATS is reached.
-    #[command(flatten)]
-    pub config: ConfigArgs,
+    pub publish: PublishArgs,
 }
 
 /// Publishes.
 pub fn run(args: &Args) -> Exit {
     let subject = &args.subject;
-    publish_all(&args.config, &args.message, args.data.as_deref(), async |client, _, message| {
+    publish_all(&args.publish, async |client, _, message| {
         let stored = publish::publish(&client, subject, &message).await?;
         // Outside any stream nothing acknowledges: both are null.
         let (stream, seq) = stored.map(|stored| (stored.stream, stored.seq)).unzip();

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::exit::Exit;
-use super::options::{ConfigArgs, MessageArgs};
+use super::options::PublishArgs;
 use crate::config::{Config, Nats};
 use crate::feed::api::ApiError;
 use crate::feed::connection::{self, ConnectError, Connection};
@@ -55,30 +55,28 @@ pub fn publish_exit(error: &PublishError) -> Exit {
 
 /// Loads, connects, and publishes as often as asked; `once` publishes one message and gives the line to print.
 pub fn publish_all(
-    config: &ConfigArgs,
-    args: &MessageArgs,
-    data: Option<&str>,
+    args: &PublishArgs,
     once: impl AsyncFn(Client, Rc<Config>, Outgoing) -> Result<String, PublishError>,
 ) -> Exit {
-    let config = match config.load_or_defaults() {
+    let config = match args.config.load_or_defaults() {
         Ok(loaded) => Rc::new(loaded.config),
         Err(exit) => return exit,
     };
-    let data = match payload(data) {
+    let data = match payload(args.data.as_deref()) {
         Ok(data) => data,
         Err(error) => {
             eprintln!("error: standard input: {error}");
             return Exit::NoInput;
         }
     };
-    let message = Outgoing { event: args.event.clone(), data };
+    let message = Outgoing { event: args.message.event.clone(), data };
     block_on(async {
         let client = match connect(&config.nats).await {
             Ok(connection) => connection.client,
             Err(exit) => return exit,
         };
-        for sent in 0..args.count {
-            if let Some(pause) = args.every.filter(|_| sent > 0) {
+        for sent in 0..args.message.count {
+            if let Some(pause) = args.message.every.filter(|_| sent > 0) {
                 tokio::time::sleep(pause).await;
             }
             match once(client.clone(), config.clone(), message.clone()).await {
