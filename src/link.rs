@@ -95,6 +95,15 @@ pub enum ToShard {
         /// Everything up to here has been sent to this shard.
         head: Cursor,
     },
+    /// Another log begins: what comes for its clients is in it, and their position is its base.
+    Begin {
+        /// Index of the stream.
+        stream: u8,
+        /// Which log, by [`Piece::log`].
+        log: u32,
+        /// Its base.
+        head: Cursor,
+    },
     /// Something every client of a stream is told (a gap, degraded, ok).
     StreamNotice {
         /// Index of the stream.

@@ -79,10 +79,10 @@ impl Fanout {
         }
     }
 
-    /// Tells every shard where the head is, whatever it knew: the sequences of another log begin.
-    pub async fn begin(&mut self, stream: u8, head: Cursor) {
-        self.told.fill(u64::MAX);
-        self.head(stream, head).await;
+    /// Tells every shard that the sequences of another log begin, and where.
+    pub async fn begin(&mut self, stream: u8, log: u32, head: Cursor) {
+        self.told.fill(head.at.seq);
+        self.to_all(|| ToShard::Begin { stream, log, head }).await;
     }
 
     /// Sends to every shard.

@@ -28,6 +28,8 @@ use crate::subject::Pattern;
 const LINGER: Duration = Duration::from_secs(30);
 /// How often lingering subscriptions are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
+/// Least time between two gaps of one lasting overflow.
+const MISSED_INTERVAL: Duration = Duration::from_secs(1);
 /// A subject nobody answers: any reply, "no responders" too, proves that the subscriptions sent before are active.
 const BARRIER_SUBJECT: &str = "_sidestream.barrier";
 
@@ -69,6 +71,8 @@ struct State {
     degraded: bool,
     /// Messages may have been missed since clients were last told.
     missed: bool,
+    /// When they were last told.
+    told_missed: Option<Instant>,
     barrier: Barrier,
 }
 
@@ -118,6 +122,7 @@ impl LiveFeed {
             proven: false,
             degraded: false,
             missed: false,
+            told_missed: None,
             barrier: Barrier::default(),
         };
         while state.session().await {
@@ -154,6 +159,7 @@ impl State {
                 }
                 _ = sweep.tick() => {
                     self.drop_idle();
+                    self.tell_missed().await;
                     if self.seen.connected && (!self.proven || !self.barrier.next.is_empty()) {
                         self.barrier.start(&self.connection);
                     }
@@ -181,10 +187,9 @@ impl State {
 
     async fn link_changed(&mut self, now: Link) {
         let before = std::mem::replace(&mut self.seen, now);
-        if now.losses > before.losses || now.overflows > before.overflows {
-            self.missed = true;
-            self.proven = false;
-        }
+        // An overflow leaves connection and subscriptions as they are: only messages are missing.
+        self.missed |= now.losses > before.losses || now.overflows > before.overflows;
+        self.proven &= now.losses == before.losses;
         if !now.connected {
             self.proven = false;
             self.forget_barrier();
@@ -233,13 +238,24 @@ impl State {
     async fn back(&mut self) {
         self.feed.status.set_up(true);
         self.feed.status.set_serving(true);
-        let listened = self.subscriptions.values().any(|s| !s.listeners.is_empty());
-        if std::mem::take(&mut self.missed) && listened {
-            self.feed.encoder.metrics.gap(GapReason::Upstream);
-            self.tell(LiveNotice::Missed).await;
-        }
+        self.told_missed = None;
+        self.tell_missed().await;
         if std::mem::take(&mut self.degraded) {
             self.tell(LiveNotice::Recovered).await;
+        }
+    }
+
+    /// One gap for whatever was missed, at most one a second: async-nats tells of every single message that it drops.
+    async fn tell_missed(&mut self) {
+        let lately = self.told_missed.is_some_and(|told| told.elapsed() < MISSED_INTERVAL);
+        if !self.missed || !self.proven || lately {
+            return;
+        }
+        self.missed = false;
+        self.told_missed = Some(Instant::now());
+        if self.subscriptions.values().any(|s| !s.listeners.is_empty()) {
+            self.feed.encoder.metrics.gap(GapReason::Upstream);
+            self.tell(LiveNotice::Missed).await;
         }
     }
 
@@ -322,6 +338,7 @@ impl State {
     }
 
     async fn deliver(&mut self, pattern: &Arc<Pattern>, message: &async_nats::Message) {
+        self.tell_missed().await;
         if !pattern.matches(&message.subject) {
             self.feed.encoder.metrics.violations.add(1);
             tracing::error!("NATS delivered a message outside the subscription; dropped");

@@ -43,11 +43,11 @@ pub(super) struct Reader {
     pub(super) removed: GapReason,
 }
 
-/// Events in stream order; with `end`, the stream has nothing behind them.
+/// Events in stream order; with `end`, the stream had nothing behind them up to this, its last sequence then.
 #[derive(Debug, Default)]
 pub(super) struct Filled {
     pub(super) events: Vec<Arc<Event>>,
-    pub(super) end: bool,
+    pub(super) end: Option<u64>,
 }
 
 /// Why a pass stops early.
@@ -120,10 +120,20 @@ impl Pass {
         if Epoch::of(&self.reader.stream, &info.created) != self.epoch {
             return Err(Stop::OtherStream);
         }
-        let client = self.reader.history.connected().await.client;
+        let mut history = self.reader.history.connected().await;
+        let client = history.client.clone();
+        let losses = history.link.borrow_and_update().losses;
         let consumer = api::pull_consumer_create(&client, &self.reader.stream, self.next).await?;
         let mut order = Order::after(Position { seq: self.next - 1, time: 0 });
-        let result = self.pull_all(&client, &consumer.name, &mut order).await;
+        let lost = async {
+            // An error is the death of the client.
+            let _ = history.link.wait_for(|link| link.losses != losses).await;
+        };
+        // A message that ends the connection is to be noticed at once, not by silence.
+        let result = tokio::select! {
+            result = self.pull_all(&client, &consumer.name, &mut order) => result,
+            () = lost => return Err(FeedError::Disconnected.into()),
+        };
         api::consumer_delete(&client, &self.reader.stream, &consumer.name).await;
         result
     }
@@ -142,28 +152,31 @@ impl Pass {
             let pulled = self.take(&mut messages, &reply, order, batch, &mut events).await;
             let nothing = events.is_empty();
             // Also before an error: `next` is already behind them.
-            self.send(Filled { events, end: false }).await?;
+            self.send(Filled { events, end: None }).await?;
             one = match pulled? {
                 Pulled::Whole => false,
                 Pulled::TooLarge => true,
                 // Newer servers also end a pull early that they could have filled.
-                Pulled::Ended if nothing && self.is_end().await? => {
-                    return self.send(Filled { events: Vec::new(), end: true }).await;
-                }
+                Pulled::Ended if nothing => match self.end().await? {
+                    Some(last) => return self.send(Filled { events: Vec::new(), end: Some(last) }).await,
+                    None => false,
+                },
                 Pulled::Ended => false,
             };
         }
         Ok(())
     }
 
-    /// Whether the stream's leader knows nothing behind what was read.
-    async fn is_end(&self) -> Result<bool, Stop> {
+    /// The stream's last sequence, if its leader knows no message behind what was read.
+    async fn end(&self) -> Result<Option<u64>, Stop> {
         let control = self.reader.control.connected().await.client;
-        Ok(api::message_from(&control, &self.reader.stream, self.next).await?.is_none())
+        let last = api::stream_info(&control, &self.reader.stream).await?.state.last_seq;
+        let more = api::message_from(&control, &self.reader.stream, self.next).await?;
+        Ok(more.is_none().then_some(last))
     }
 
     async fn send(&mut self, filled: Filled) -> Result<(), Stop> {
-        if filled.events.is_empty() && !filled.end {
+        if filled.events.is_empty() && filled.end.is_none() {
             return Ok(());
         }
         self.sender.send(filled).await.map_err(|_| Stop::Unwanted)
@@ -208,10 +221,11 @@ impl Pass {
     async fn step_over(&mut self) -> Result<(), Stop> {
         let control = self.reader.control.connected().await.client;
         let Ok(found) = api::message_from(&control, &self.reader.stream, self.next).await else { return Ok(()) };
-        let Some(message) = found else { return self.send(Filled { events: Vec::new(), end: true }).await };
+        // Gone meanwhile: the next attempt finds out what is behind it.
+        let Some(message) = found else { return Ok(()) };
         self.next = message.seq + 1;
         let event = self.stored(&message);
-        self.send(Filled { events: vec![event], end: false }).await
+        self.send(Filled { events: vec![event], end: None }).await
     }
 
     fn stored(&self, message: &StoredMessage) -> Arc<Event> {

@@ -57,6 +57,13 @@ pub(super) enum MissingFrom {
     After(u64),
 }
 
+impl Missing {
+    /// A pass has brought it further than the live feed is: it waits until the log has caught up.
+    fn is_ahead(&self, log: &Log) -> bool {
+        matches!(self.from, MissingFrom::After(after) if after > log.head().seq)
+    }
+}
+
 impl MissingFrom {
     pub(super) fn seq(self) -> u64 {
         match self {
@@ -169,7 +176,7 @@ impl Replay {
     /// full, a client that does not come for its next piece holds nobody up: it waits for another pass.
     fn tidy(&mut self, log: &Log) {
         let asking: HashSet<(usize, Ticket)> = self.waiting.iter().map(|m| (m.shard, m.ticket)).collect();
-        let crowded = self.passes.len() >= PASSES_MAX && self.oldest_uncovered().is_some();
+        let crowded = self.passes.len() >= PASSES_MAX && self.oldest_uncovered(log).is_some();
         for pass in &mut self.passes {
             pass.members.retain(|_, member| member.grant.strong_count() > 0);
             if crowded || pass.log.bytes() >= PASS_BYTES {
@@ -184,15 +191,19 @@ impl Replay {
         self.passes.retain(|pass| !pass.broken && wanted(pass));
     }
 
-    fn oldest_uncovered(&self) -> Option<u64> {
+    fn oldest_uncovered(&self, log: &Log) -> Option<u64> {
         let covered = |from: MissingFrom| self.passes.iter().any(|pass| pass.covers(from));
-        self.waiting.iter().map(|m| m.from).filter(|from| !covered(*from)).map(MissingFrom::seq).min()
+        let old = self.waiting.iter().map(|m| m.from).filter(|from| from.seq() < log.base().seq);
+        old.filter(|from| !covered(*from)).map(MissingFrom::seq).min()
     }
 
     fn serve(&mut self, mut missing: Missing, log: &Log, actions: &mut Vec<Action>) {
         let seq = missing.from.seq();
+        if missing.is_ahead(log) {
+            return self.waiting.push(missing);
+        }
         if seq >= log.base().seq {
-            self.leave(&missing);
+            self.leave(missing.shard, missing.ticket);
             return actions.push(Action::Join(missing));
         }
         let members: usize = self.passes.iter().map(|pass| pass.members.len()).sum();
@@ -207,27 +218,29 @@ impl Replay {
                 if let MissingFrom::After(after) = &mut missing.from {
                     *after = at;
                 }
-                if at >= log.base().seq && matches!(missing.from, MissingFrom::After(_)) {
-                    self.leave(&missing);
+                let joins = at >= log.base().seq && matches!(missing.from, MissingFrom::After(_));
+                if joins && !missing.is_ahead(log) {
+                    self.leave(missing.shard, missing.ticket);
                     return actions.push(Action::Join(missing));
                 }
                 self.waiting.push(missing);
             }
             Serve::Piece { proven, events, upto } => actions.push(Action::Piece { missing, proven, events, upto }),
             Serve::Reset => {
-                self.leave(&missing);
+                self.leave(missing.shard, missing.ticket);
                 actions.push(Action::Reset(missing));
             }
             Serve::Limit => {
-                self.leave(&missing);
+                self.leave(missing.shard, missing.ticket);
                 actions.push(Action::Limit(missing));
             }
         }
     }
 
-    fn leave(&mut self, missing: &Missing) {
+    /// A client takes no more pieces from a pass.
+    pub(super) fn leave(&mut self, shard: usize, ticket: Ticket) {
         for pass in &mut self.passes {
-            pass.members.remove(&(missing.shard, missing.ticket));
+            pass.members.remove(&(shard, ticket));
         }
     }
 
@@ -235,7 +248,7 @@ impl Replay {
         if self.passes.len() >= PASSES_MAX {
             return;
         }
-        let Some(oldest) = self.oldest_uncovered() else { return };
+        let Some(oldest) = self.oldest_uncovered(log) else { return };
         // The message at the cursor is read too: it proves the cursor.
         let from = oldest.max(1);
         let base = Position { seq: from - 1, time: 0 };
@@ -264,9 +277,13 @@ enum Serve {
 
 impl Pass {
     /// Whether everything that is wanted lies in what this pass holds or will read; for a cursor, its own message too,
-    /// which proves it. Sequence 0 is before every message and needs no proof.
+    /// which proves it. Sequence 0 is before every message and needs no proof. A full pass covers only what it holds: it
+    /// cannot be said when it will read on.
     fn covers(&self, from: MissingFrom) -> bool {
         let (base, seq) = (self.log.base(), from.seq());
+        if seq >= self.log.head().seq && self.log.bytes() >= PASS_BYTES {
+            return false;
+        }
         match from {
             MissingFrom::Cursor(_) => seq > base.seq || (seq == base.seq && (seq == 0 || base.time != 0)),
             MissingFrom::After(_) => seq >= base.seq,
@@ -283,9 +300,9 @@ impl Pass {
             self.declare_removed(event.at.seq - 1, reader);
             self.log.append(event);
         }
-        if filled.end {
+        if let Some(last) = filled.end {
             self.exhausted = true;
-            self.declare_removed(log.base().seq, reader);
+            self.declare_removed(last.min(log.base().seq), reader);
         }
     }
 

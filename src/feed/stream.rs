@@ -254,7 +254,13 @@ impl State {
             self.step_over(message).await;
         }
         if opened.pending == 0 {
-            self.caught_up(Position { seq: opened.info.state.last_seq, time: 0 });
+            let last = opened.info.state.last_seq;
+            match opened.start {
+                // What was stored behind our head meanwhile is gone again.
+                Start::Continued => self.declare_removed(last).await,
+                _ => self.skip_to(Position { seq: last, time: 0 }),
+            }
+            self.warmed();
         }
         self.reading_since = Some(Instant::now());
         self.feed.status.set_up(true);
@@ -271,7 +277,7 @@ impl State {
         self.warm = false;
         self.feed.status.set_serving(false);
         self.warm_at = opened.info.state.last_seq;
-        self.feed.fanout.begin(self.feed.index, log.cursor(opened.base)).await;
+        self.feed.fanout.begin(self.feed.index, self.logs, log.cursor(opened.base)).await;
         if let Some((after, reason)) = lost {
             let gap = Gap { after, next: Some(opened.base.seq + 1), reason };
             tracing::warn!(stream = self.name(), after = ?gap.after, next = ?gap.next, reason = reason.label(), "Gap");
@@ -346,14 +352,14 @@ impl State {
         self.feed.fanout.to_all(notice).await;
     }
 
-    /// Everything that was in the stream when we began is held now.
-    fn caught_up(&mut self, at: Position) {
+    /// The log begins at the stream's end: nothing was there to be read.
+    fn skip_to(&mut self, at: Position) {
         if let Some(log) = &mut self.log {
             log.skip_to(at);
         }
-        self.warmed();
     }
 
+    /// Everything that was in the stream when the log began is held now.
     fn warmed(&mut self) {
         self.warm = true;
         self.feed.status.set_serving(true);

@@ -25,6 +25,8 @@ struct Node {
     parent: u32,
     token: Box<str>,
     children: Vec<u32>,
+    /// Place among the parent's children.
+    place: usize,
     /// Numbers of the entries whose subject ends here, rising.
     entries: VecDeque<u64>,
 }
@@ -41,7 +43,7 @@ impl Default for Subjects {
 
 impl Node {
     fn new(parent: u32, token: &str) -> Self {
-        Self { parent, token: token.into(), children: Vec::new(), entries: VecDeque::new() }
+        Self { parent, token: token.into(), children: Vec::new(), place: 0, entries: VecDeque::new() }
     }
 }
 
@@ -133,7 +135,10 @@ impl Subjects {
             return child;
         }
         let child = u32::try_from(self.nodes.insert(Node::new(parent, token))).expect("fewer than 2^32 subjects");
-        self.nodes[parent as usize].children.push(child);
+        let siblings = &mut self.nodes[parent as usize].children;
+        siblings.push(child);
+        let place = siblings.len() - 1;
+        self.nodes[child as usize].place = place;
         self.edges.insert(parent, token, child);
         child
     }
@@ -148,7 +153,10 @@ impl Subjects {
             let node = self.nodes.remove(at as usize);
             self.edges.remove(node.parent, &node.token);
             let siblings = &mut self.nodes[node.parent as usize].children;
-            siblings.retain(|child| *child != at);
+            siblings.swap_remove(node.place);
+            if let Some(moved) = siblings.get(node.place).copied() {
+                self.nodes[moved as usize].place = node.place;
+            }
             at = node.parent;
         }
     }

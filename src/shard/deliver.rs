@@ -41,6 +41,11 @@ pub(super) struct Batch {
 enum Item {
     Event(Arc<Event>),
     Notice(Frame, Tells),
+    /// Nothing to write: what follows is in another log.
+    Begin {
+        log: u32,
+        base: u64,
+    },
 }
 
 /// What a notice tells, and so whether a client that falls behind may miss it.
@@ -67,6 +72,7 @@ impl Item {
         match self {
             Self::Event(event) => event.frames.get(format),
             Self::Notice(frame, _) => Some(frame),
+            Self::Begin { .. } => None,
         }
     }
 }
@@ -115,6 +121,12 @@ impl Shard {
             ToShard::Event { stream, event, room: _ } => self.mark_event(stream, event),
             ToShard::Live { pattern, event, room: _ } => self.mark_live(&pattern, event),
             ToShard::Head { stream, head } => self.streams[usize::from(stream)].head.set(Some(head)),
+            ToShard::Begin { stream, log, head } => {
+                let view = &self.streams[usize::from(stream)];
+                view.head.set(Some(head));
+                let item = self.batch.push(Item::Begin { log, base: head.at.seq });
+                self.mark_all(&view.members.borrow(), item);
+            }
             ToShard::StreamNotice { stream, frame, degraded } => {
                 let tells = degraded.map_or(Tells::StreamGap, Tells::State);
                 let item = self.batch.push(Item::Notice(frame, tells));
@@ -312,6 +324,10 @@ impl Shard {
                 // Core subjects have no sequence.
                 Item::Event(event) if event.at.seq > 0 => client.position.set(event.at.seq),
                 Item::Notice(_, Tells::State(degraded)) => client.told_degraded.set(*degraded),
+                Item::Begin { log, base } => {
+                    client.log.set(*log);
+                    client.position.set(*base);
+                }
                 Item::Event(_) | Item::Notice(..) => {}
             }
         }
@@ -324,6 +340,8 @@ impl Shard {
         let is_logged = |item: &u32| match &items[*item as usize] {
             Item::Event(event) => event.at.seq > 0,
             Item::Notice(_, tells) => *tells != Tells::LiveGap,
+            // Its position stays in the log before, which is a gap when it asks.
+            Item::Begin { .. } => true,
         };
         if client.stream.is_none() || !skipped.iter().all(is_logged) {
             return client.abort(CloseReason::Slow);

@@ -151,13 +151,15 @@ impl State {
     async fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, of: u32, after: u64) {
         let Some(log) = &self.log else { return };
         let base = log.base();
-        if of == self.logs && after <= log.head().seq {
-            if after >= base.seq {
+        if of == self.logs {
+            if after >= base.seq && after <= log.head().seq {
+                self.feed.replay.leave(shard, ticket);
                 return self.answer(shard, ticket, grant, after, None).await;
             }
             let from = MissingFrom::After(after);
             return self.feed.replay.add(Missing { shard, ticket, grant: grant.clone(), from });
         }
+        self.feed.replay.leave(shard, ticket);
         let reason = GapReason::Reset;
         self.feed.encoder.metrics.gap(reason);
         let gap = Gap { after: None, next: Some(base.seq + 1), reason };
