@@ -147,6 +147,43 @@ on_both_servers! {
         }
     }
 
+    async fn a_finished_replay_gives_its_place_back(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY).limit("replays", "2")).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        publisher.publish_all(numbered(0..2000)).await;
+        // Twice as many as may replay at once, one after the other, and all of them stay.
+        let mut stay = Vec::new();
+        for _ in 0..5 {
+            let mut alice = resume(&app, "alice", &start).await;
+            for n in for_alice(0..2000) {
+                assert_eq!(number(&alice.event_within(LONG).await.data), n);
+            }
+            stay.push(alice);
+        }
+    }
+
+    async fn what_went_at_the_tail_during_an_outage_is_declared(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let proxy = support::proxy::Proxy::to(nats.address()).await;
+        let app = App::start(&Config::at(&format!("nats://{}", proxy.address))).await;
+        let mut alice = app.events("alice").await;
+        publisher.publish("events.user.alice.x", "before").await;
+        assert_eq!(alice.event().await.data, "before");
+        proxy.close();
+        alice.until_named("sidestream.degraded", DEADLINE).await;
+        let lost = publisher.publish("events.user.alice.x", "lost").await;
+        publisher.delete_message("EVENTS", lost).await;
+        proxy.open();
+        let told = alice.until_named("sidestream.gap", LONG).await;
+        let gap = support::json(told.last().expect("the gap itself"));
+        assert_eq!((&gap["reason"], &gap["after"], &gap["next"]), (&"purged".into(), &1.into(), &3.into()), "{gap}");
+        publisher.publish("events.user.alice.x", "after").await;
+        alice.before("after").await;
+    }
+
     async fn stalled_readers_hold_nobodys_replay_up(version: Version) {
         const COUNT: usize = 9000;
         let nats = Nats::start(version).await;

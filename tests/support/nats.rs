@@ -271,6 +271,12 @@ impl Publisher {
         self.jetstream.create_stream(config).await.expect("the stream is created");
     }
 
+    /// Deletes one message.
+    pub async fn delete_message(&self, name: &str, seq: u64) {
+        let stream = self.jetstream.get_stream(name).await.expect("the stream exists");
+        assert!(stream.delete_message(seq).await.expect("an answer"), "message {seq} is deleted");
+    }
+
     /// Deletes a stream.
     pub async fn delete_stream(&self, name: &str) {
         self.jetstream.delete_stream(name).await.expect("the stream is deleted");
