@@ -1,10 +1,12 @@
 // Opens the demo page in Debian's Chromium as alice and checks what she hears: her own and the broadcasts, not bob's;
-// then cuts the connection by the page's button and sees it come back and resume.
+// then cuts the connection by the page's button and sees it come back and resume. Last, the example page shows an event.
 // Usage: node dev.mjs URL PROFILE_DIR SCREENSHOT.png
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
 import { chromium } from 'playwright-core';
 
 const [url, profile, screenshot] = process.argv.slice(2);
+const base = new URL(url).origin;
 const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
   '--disable-background-networking', '--disable-component-update', '--disable-sync'];
 const browser = await chromium.launchPersistentContext(profile, {
@@ -60,6 +62,24 @@ try {
     assert.equal(await count(alice, text), 1, `${text}: not exactly once`);
   }
   await alice.screenshot({ path: screenshot, fullPage: true });
+
+  // The example page, served from the same origin as /events, with a proxy's part (who it is) played here.
+  const example = await browser.newPage();
+  const html = await readFile(new URL('../../examples/page/index.html', import.meta.url), 'utf8');
+  await example.route('**/example', (route) => route.fulfill({ contentType: 'text/html; charset=utf-8', body: html }));
+  await example.route(/\/events$/, (route) => route.continue({ url: `${base}/events?user=alice` }));
+  const opened = example.waitForRequest(/\/events/);
+  await example.goto(`${base}/example`);
+  await opened;
+  // Sent until the page listens: it shows nothing by which that could be seen.
+  const listed = example.locator('#list > li', { hasText: 'for-the-example' }).first().waitFor();
+  let seen = false;
+  listed.then(() => { seen = true; }, () => {});
+  for (let i = 0; i < 50 && !seen; i += 1) {
+    await send(bob, '#send-all', 'for-the-example');
+    await Promise.race([listed, new Promise((resolve) => setTimeout(resolve, 200))]);
+  }
+  await listed;
   assert.deepEqual(problems, [], 'errors on the page');
   console.log('Chromium', browser.browser()?.version() ?? '', 'saw what alice may see, and resumed');
 } finally {
