@@ -216,6 +216,13 @@ impl Nats {
     /// `SIGSTOP`: hangs without closing anything.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
+        // The signal takes effect thread by thread, some time after it was sent.
+        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("the server runs").id());
+        let started = std::time::Instant::now();
+        while !std::fs::read_dir(&tasks).expect("the server's threads").flatten().all(|task| is_stopped(&task.path())) {
+            assert!(started.elapsed() < Duration::from_secs(10), "SIGSTOP has not stopped the server");
+            std::thread::yield_now();
+        }
     }
 
     /// `SIGCONT`.
@@ -359,4 +366,11 @@ impl Publisher {
         // A round trip on the same connection: the server has routed what was sent before it.
         account(&self.jetstream).await.expect("JetStream answers");
     }
+}
+
+/// Whether a thread is in the state `T` of proc(5); one that has just ended counts as well.
+fn is_stopped(task: &std::path::Path) -> bool {
+    let Ok(stat) = std::fs::read_to_string(task.join("stat")) else { return true };
+    // The state follows the name, which may hold anything but ends with the last parenthesis.
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
