@@ -62,6 +62,9 @@ async fn client(
         let Some(mut sse) = Sse::try_open(Wire::tcp(address).await, &request).await else { continue };
         sse.forget_raw();
         let wanted = if last_id.is_none() { "new" } else { "exact" };
+        if sse.resume() == "gap" {
+            panic!("u{user}: resumed with a gap after {last_id:?}: {:?}", sse.event().await);
+        }
         assert_eq!(sse.resume(), wanted, "u{user}, connection {connections}, after {last_id:?}");
         if last_id.is_none() {
             // Nothing is published before everybody has a place to resume from.

@@ -151,7 +151,7 @@ impl Pass {
             let mut events = Vec::new();
             let pulled = self.take(&mut messages, &reply, order, batch, &mut events).await;
             let nothing = events.is_empty();
-            // Also before an error: `next` is already behind them.
+            // Also before an error.
             self.send(Filled { events, end: None }).await?;
             one = match pulled? {
                 Pulled::Whole => false,
@@ -179,7 +179,11 @@ impl Pass {
         if filled.events.is_empty() && filled.end.is_none() {
             return Ok(());
         }
-        self.sender.send(filled).await.map_err(|_| Stop::Unwanted)
+        let behind = filled.events.last().map(|event| event.at.seq + 1);
+        self.sender.send(filled).await.map_err(|_| Stop::Unwanted)?;
+        // Only what has been handed over is behind us: a pull that is given up half-way is read again.
+        self.next = behind.unwrap_or(self.next);
+        Ok(())
     }
 
     async fn take(
@@ -205,7 +209,6 @@ impl Pass {
             if let Kind::Data(delivery) = order.check(&message)? {
                 let at = Position { seq: delivery.stream_seq, time: delivery.time };
                 events.push(self.event(&message, at));
-                self.next = at.seq + 1;
             }
         }
         Ok(Pulled::Whole)
@@ -223,7 +226,6 @@ impl Pass {
         let Ok(found) = api::message_from(&control, &self.reader.stream, self.next).await else { return Ok(()) };
         // Gone meanwhile: the next attempt finds out what is behind it.
         let Some(message) = found else { return Ok(()) };
-        self.next = message.seq + 1;
         let event = self.stored(&message);
         self.send(Filled { events: vec![event], end: None }).await
     }
