@@ -43,6 +43,12 @@ pub struct Position {
 impl Position {
     /// Before the first message.
     pub const START: Position = Position { seq: 0, time: 0 };
+
+    /// Whether another message has the same sequence: both timestamps are known and differ. Then the store went back in
+    /// time and gave the sequence out again.
+    pub fn is_another_than(self, other: Self) -> bool {
+        self.seq == other.seq && self.time != 0 && other.time != 0 && self.time != other.time
+    }
 }
 
 /// A position together with the life of the stream it belongs to.

@@ -1,6 +1,6 @@
 //! The part that listens to NATS. Runs on a thread of its own and never waits for a browser.
 //!
-//! [`stream`] reads one stream and owns its log, [`live`] listens to core subjects, [`encode`] makes frames, [`fanout`]
+//! [`stream`] reads one stream, [`ledger`] decides what its clients get, [`live`] listens to core subjects, [`encode`] makes frames, [`fanout`]
 //! hands them to the shards that want them, [`audience`] counts listeners over all sidecars. What the shards ask and are told is in [`crate::link`]. Four NATS connections
 //! are kept apart: streams, their past, core subjects, and control.
 
@@ -10,10 +10,13 @@ pub mod connection;
 mod consumer;
 mod encode;
 mod fanout;
+mod ledger;
 mod live;
 mod pass;
-mod replay;
 mod reply;
+#[cfg(test)]
+mod simulation;
+mod start;
 mod stream;
 
 use std::sync::Arc;
@@ -94,14 +97,15 @@ pub async fn start(
             history: history.clone(),
             control: control.clone(),
             encoder: encoder.clone(),
-            removed: crate::frame::notice::GapReason::Purged,
         };
-        let bounds = replay::Bounds { events: config.limits.replay_events, clients: config.limits.replays, piece };
-        let replay = replay::Replay::new(reader, bounds);
-        let fanout = fanout::Fanout::new(shards.to_vec());
         let index = u8::try_from(index).expect("the configuration allows at most 255 streams");
+        let bounds = ledger::Bounds { events: config.limits.replay_events, clients: config.limits.replays, piece };
+        let settings =
+            ledger::Settings { index, encoder: encoder.clone(), history_bytes: config.history_bytes, bounds };
+        let ledger = ledger::Ledger::new(settings, status.clone());
+        let fanout = fanout::Fanout::new(shards.to_vec());
         tokio::task::spawn_local(
-            stream::StreamFeed { index, opening, encoder, piece, replay, fanout, requests, status }.run(),
+            stream::StreamFeed { index, opening, encoder, ledger, reader, fanout, requests, status }.run(),
         );
     }
     let (requests, status) = unstarted.live;

@@ -103,6 +103,9 @@ pub enum ToShard {
         log: u32,
         /// Its base.
         head: Cursor,
+        /// What tells clients of the log before; absent for the first log, before which there are none. Not a message of its
+        /// own: a client must not have one without the other.
+        gap: Option<Frame>,
     },
     /// Something every client of a stream is told (a gap, degraded, ok).
     StreamNotice {

@@ -7,6 +7,7 @@ mod subjects;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 
 use crate::cursor::{Cursor, Epoch, Position};
@@ -23,7 +24,6 @@ const SUBJECT_OVERHEAD_BYTES: usize = 256;
 const MERGED_SUBJECTS_MAX: usize = 64;
 
 /// Recent events of one life of a stream.
-#[derive(Debug)]
 pub struct Log {
     epoch: Epoch,
     base: Position,
@@ -176,6 +176,22 @@ impl Log {
         }
     }
 
+    /// The newest position held whose message is not younger than `time` (nanoseconds since 1970); the base where all are.
+    pub fn last_until(&self, time: u64) -> Position {
+        let known_time = |end: usize| self.entries.range(..end).rev().map(|event| event.at.time).find(|t| *t != 0);
+        // Holes have no time: they count with what stands before them.
+        let (mut low, mut high) = (0, self.entries.len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            if known_time(middle + 1).is_none_or(|t| t <= time) { low = middle + 1 } else { high = middle }
+        }
+        match low.checked_sub(1) {
+            Some(_) if low == self.entries.len() => self.head,
+            Some(last) => self.entries[last].at,
+            None => self.base,
+        }
+    }
+
     /// The events after `after` that match one of `patterns`, until the piece is full. At least one event is always
     /// selected if any is left. Everything after `after` must be held (see [`Log::at`]).
     pub fn select(&self, after: u64, patterns: &[Pattern], piece: PieceSize) -> Selection {
@@ -211,6 +227,16 @@ impl Log {
         selection.upto = self.head.seq.max(after);
         selection.complete = true;
         selection
+    }
+}
+
+impl fmt::Debug for Log {
+    /// Its bounds, not its events.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { epoch, base, head, bytes, bytes_max, .. } = self;
+        let mut log = f.debug_struct("Log");
+        log.field("epoch", epoch).field("base", base).field("head", head);
+        log.field("events", &self.len()).field("bytes", bytes).field("bytes_max", bytes_max).finish()
     }
 }
 

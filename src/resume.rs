@@ -16,7 +16,7 @@ pub enum Verdict {
     Exact(Position),
     /// The cursor is older than what is held: its message must be read from the stream.
     Behind(Cursor),
-    /// The cursor is above our head. We may only be behind another sidecar: wait a little, then [`beyond_head`].
+    /// The cursor is above our head. We may only be behind another sidecar: wait a little, then [`rolled_back`].
     Ahead,
     /// A declared hole; events follow from `from`.
     Gap {
@@ -31,49 +31,32 @@ pub enum Verdict {
 pub fn decide(last: LastEventId, log: &Log) -> Verdict {
     let cursor = match last {
         LastEventId::Absent => return Verdict::New,
-        LastEventId::Unknown => return from_head(log, None, GapReason::CursorUnknown),
+        LastEventId::Unknown => return gap(None, log.head(), GapReason::CursorUnknown),
         LastEventId::Cursor(cursor) => cursor,
     };
-    let seq = cursor.at.seq;
     if cursor.epoch != log.epoch() {
-        return from_oldest(log, None, GapReason::Reset);
+        // Everything in the other life of the stream is new to it.
+        return gap(None, log.base(), GapReason::Reset);
     }
-    match log.at(seq) {
-        Held::Event(held) | Held::Base(held) if proves_another(cursor.at, held) => {
-            from_oldest(log, None, GapReason::Reset)
-        }
+    match log.at(cursor.at.seq) {
+        Held::Event(held) | Held::Base(held) if held.is_another_than(cursor.at) => rolled_back(log, cursor),
         Held::Event(_) | Held::Base(_) | Held::Nothing => Verdict::Exact(cursor.at),
         Held::Beyond => Verdict::Ahead,
         Held::Before => Verdict::Behind(cursor),
     }
 }
 
-/// The verdict for a cursor at whose sequence another message was found: the store went back in time.
-pub fn rolled_back(log: &Log) -> Verdict {
-    from_oldest(log, None, GapReason::Reset)
+/// The verdict for a cursor that is none of this stream's any more, although its epoch is: the store went back in time.
+/// Another message stands at its sequence, or it stayed above the head. Whatever was stored after the cursor's message is
+/// new to the client, whatever its sequence: it goes on behind the newest message that is not younger. `log` holds the
+/// stream near the cursor.
+pub fn rolled_back(log: &Log, cursor: Cursor) -> Verdict {
+    gap(None, log.last_until(cursor.at.time), GapReason::Reset)
 }
 
 /// The verdict for a client that has replayed as much as it may.
 pub fn limited(log: &Log, after: u64) -> Verdict {
-    from_head(log, Some(after), GapReason::ReplayLimit)
-}
-
-/// The verdict for a cursor that stayed above the head after waiting: the store went back in time.
-pub fn beyond_head(log: &Log) -> Verdict {
-    from_head(log, None, GapReason::Reset)
-}
-
-/// Both timestamps are known and differ: the sequence was given to another message.
-fn proves_another(cursor: Position, held: Position) -> bool {
-    cursor.time != 0 && held.time != 0 && cursor.time != held.time
-}
-
-fn from_oldest(log: &Log, after: Option<u64>, reason: GapReason) -> Verdict {
-    gap(after, log.base(), reason)
-}
-
-fn from_head(log: &Log, after: Option<u64>, reason: GapReason) -> Verdict {
-    gap(after, log.head(), reason)
+    gap(Some(after), log.head(), GapReason::ReplayLimit)
 }
 
 fn gap(after: Option<u64>, from: Position, reason: GapReason) -> Verdict {
@@ -123,11 +106,15 @@ mod tests {
         assert_eq!(reason(decide(LastEventId::Unknown, &log)), Some((GapReason::CursorUnknown, None, Some(15))));
         assert!(matches!(decide(cursor(ours, 5, 50), &log), Verdict::Behind(_)));
         assert_eq!(reason(limited(&log, 5)), Some((GapReason::ReplayLimit, Some(5), Some(15))));
-        assert_eq!(reason(rolled_back(&log)), Some((GapReason::Reset, None, Some(11))));
-        assert_eq!(reason(decide(cursor(ours, 12, 121), &log)), Some((GapReason::Reset, None, Some(11))));
+        // The store went back in time: what is younger than the cursor's message follows.
+        assert_eq!(reason(decide(cursor(ours, 12, 121), &log)), Some((GapReason::Reset, None, Some(13))));
+        assert_eq!(reason(decide(cursor(ours, 12, 115), &log)), Some((GapReason::Reset, None, Some(12))));
+        assert_eq!(reason(decide(cursor(ours, 14, 20), &log)), Some((GapReason::Reset, None, Some(11))));
         assert_eq!(reason(decide(cursor(ours, 10, 101), &log)), Some((GapReason::Reset, None, Some(11))));
         let other = Epoch::of("S", "u");
         assert_eq!(reason(decide(cursor(other, 12, 120), &log)), Some((GapReason::Reset, None, Some(11))));
-        assert_eq!(reason(beyond_head(&log)), Some((GapReason::Reset, None, Some(15))));
+        let beyond = |time| Cursor { epoch: ours, at: Position { seq: 20, time } };
+        assert_eq!(reason(rolled_back(&log, beyond(150))), Some((GapReason::Reset, None, Some(15))));
+        assert_eq!(reason(rolled_back(&log, beyond(110))), Some((GapReason::Reset, None, Some(12))));
     }
 }

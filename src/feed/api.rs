@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::config;
+use crate::cursor::Position;
 
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +124,13 @@ pub struct StoredMessage {
     pub headers: Vec<u8>,
     /// Nanoseconds since 1970; 0 where the server's text could not be read.
     pub time: u64,
+}
+
+impl StoredMessage {
+    /// Where it stands.
+    pub fn at(&self) -> Position {
+        Position { seq: self.seq, time: self.time }
+    }
 }
 
 #[derive(Deserialize)]

@@ -13,6 +13,7 @@ use async_nats::{Client, HeaderMap, Message, Subscriber};
 use super::api::{self, ApiError, StoredMessage, StreamInfo};
 use super::connection::{Connection, Kept};
 use super::reply::Delivery;
+use super::start::{self, Known, Seen, Start};
 use crate::config;
 use crate::cursor::{Epoch, Position};
 
@@ -43,28 +44,6 @@ pub struct Opened {
     pub messages: Subscriber,
     /// The connection it is read from.
     pub feed: Connection,
-}
-
-/// How the consumer's start relates to what we had.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
-    /// Nothing was held before.
-    First,
-    /// Directly behind the head.
-    Continued,
-    /// Behind the head, but the stream has dropped messages in between.
-    Skipped,
-    /// Another life of the stream, or a store that went back in time.
-    Reset,
-}
-
-/// What is held already.
-#[derive(Debug, Clone, Copy)]
-pub struct Known {
-    /// Which life of the stream.
-    pub epoch: Epoch,
-    /// The newest event taken.
-    pub head: Position,
 }
 
 /// Why a consumer could not be opened or is not trusted any more.
@@ -167,10 +146,15 @@ impl Opening {
         let Some(known) = self.known else {
             return Ok(Plan::new(Start::First, self.first_base(control, info).await?));
         };
-        let went_back =
-            known.epoch != epoch || info.state.last_seq < known.head.seq || self.rewritten(control, known).await?;
-        if went_back {
-            return Ok(Plan::new(Start::Reset, self.first_base(control, info).await?));
+        let seen = Seen { epoch, last_seq: info.state.last_seq, at_head: self.at_head(control, known).await? };
+        match start::decide(Some(known), seen) {
+            start @ Start::RolledBack => {
+                return Ok(Plan::new(start, self.last_until(control, info, known.head).await?));
+            }
+            start @ (Start::First | Start::Reset) => {
+                return Ok(Plan::new(start, self.first_base(control, info).await?));
+            }
+            Start::Continued => {}
         }
         let plan = Plan::new(Start::Continued, known.head);
         // Where older messages are gone too, the server's clamping tells the hole.
@@ -183,19 +167,37 @@ impl Opening {
     /// Takes the next message by itself and starts behind it.
     async fn step_over(&self, control: &Client, mut plan: Plan) -> Result<Plan, FeedError> {
         if let Some(message) = api::message_from(control, &self.stream, plan.base.seq + 1).await? {
-            plan.base = Position { seq: message.seq, time: message.time };
+            plan.base = message.at();
             plan.stepped_over = Some(message);
         }
         Ok(plan)
     }
 
-    /// Whether another message stands at our head's sequence: a store that went back in time and grew again.
-    async fn rewritten(&self, control: &Client, known: Known) -> Result<bool, FeedError> {
+    /// What stands at the sequence of our head, where that can tell anything.
+    async fn at_head(&self, control: &Client, known: Known) -> Result<Option<Position>, FeedError> {
         if known.head.seq == 0 || known.head.time == 0 {
-            return Ok(false);
+            return Ok(None);
         }
         let there = api::message_at(control, &self.stream, known.head.seq).await?;
-        Ok(there.is_some_and(|message| message.time != 0 && message.time != known.head.time))
+        Ok(there.map(|message| message.at()))
+    }
+
+    /// The newest position whose message is not younger than `than`: what was stored after a store went back in time is new
+    /// to everybody. Asks for some twenty messages.
+    async fn last_until(&self, control: &Client, info: &StreamInfo, than: Position) -> Result<Position, FeedError> {
+        let (mut low, mut high) = (info.state.first_seq.max(1), info.state.last_seq + 1);
+        let mut last = Position { seq: low - 1, time: 0 };
+        while low < high {
+            let middle = u64::midpoint(low, high);
+            match api::message_from(control, &self.stream, middle).await? {
+                Some(message) if message.time <= than.time => {
+                    last = message.at();
+                    low = message.seq + 1;
+                }
+                _ => high = middle,
+            }
+        }
+        Ok(last)
     }
 
     /// The position to start behind when nothing is held: as far back as the history has room for.
@@ -209,7 +211,7 @@ impl Opening {
             return Ok(Position::START);
         }
         let message = api::message_at(control, &self.stream, seq).await?;
-        Ok(Position { seq, time: message.map_or(0, |m| m.time) })
+        Ok(message.map_or(Position { seq, time: 0 }, |message| message.at()))
     }
 
     async fn subscribe(
@@ -223,17 +225,9 @@ impl Opening {
         let inbox = client.new_inbox();
         let messages = client.subscribe(inbox.clone()).await.map_err(|e| FeedError::Client(e.to_string()))?;
         let consumer = api::consumer_create(client, &self.stream, &inbox, plan.base.seq + 1).await?;
-        let before_first = consumer.delivered.stream_seq;
-        let (start, base) = if before_first == plan.base.seq {
-            (plan.start, plan.base)
-        } else if before_first > plan.base.seq {
-            // The stream's first sequence has moved past our start: clamped.
-            let start = if plan.start == Start::Continued { Start::Skipped } else { plan.start };
-            (start, Position { seq: before_first, time: 0 })
-        } else {
-            return Err(FeedError::Order("the consumer starts before the place that was asked for"));
-        };
-        let stepped_over = plan.stepped_over;
+        let base = start::clamped(plan.base, consumer.delivered.stream_seq)
+            .ok_or(FeedError::Order("the consumer starts before the place that was asked for"))?;
+        let Plan { start, stepped_over, .. } = plan;
         let (pending, consumer) = (consumer.num_pending, consumer.name);
         Ok(Opened { info, epoch, start, base, pending, consumer, stepped_over, messages, feed })
     }

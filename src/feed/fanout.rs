@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::cursor::Cursor;
 use crate::event::Event;
+use crate::feed::ledger::Output;
 use crate::interest::Interest;
 use crate::link::{ShardQueue, ToShard};
 use crate::subject::Pattern;
@@ -31,8 +32,34 @@ impl Fanout {
         Self { shards, interest: Interest::default(), told }
     }
 
+    /// Does what a stream's ledger orders; reading passes is not for the shards.
+    pub(super) async fn carry_out(&mut self, stream: u8, output: Output) {
+        match output {
+            Output::Event(event) => self.event(stream, event).await,
+            Output::Begin { log, base: head, gap } => {
+                self.told.fill(head.at.seq);
+                self.to_all(|| ToShard::Begin { stream, log, head, gap: gap.clone() }).await;
+            }
+            Output::Notice { frame, degraded } => {
+                self.to_all(|| ToShard::StreamNotice { stream, frame: frame.clone(), degraded }).await;
+            }
+            Output::Head(head) => self.head(stream, head).await,
+            Output::Piece { shard, ticket, grant, head, piece } => {
+                if piece.joined {
+                    self.add(shard, grant.stream());
+                }
+                if let Some(head) = head {
+                    self.to(shard, ToShard::Head { stream, head }).await;
+                }
+                self.to(shard, ToShard::Attached { ticket, grant, piece }).await;
+            }
+            Output::Left { shard, grant } => self.remove(shard, grant.stream()),
+            Output::Read { .. } => {}
+        }
+    }
+
     /// One more client of a shard wants these patterns.
-    pub fn add(&mut self, shard: usize, patterns: &[Pattern]) {
+    fn add(&mut self, shard: usize, patterns: &[Pattern]) {
         let shards = self.shards.len();
         for pattern in patterns {
             let leaf = self.interest.leaf_or_insert_with(pattern, || vec![0; shards].into());
@@ -41,7 +68,7 @@ impl Fanout {
     }
 
     /// One client of a shard less wants these patterns.
-    pub fn remove(&mut self, shard: usize, patterns: &[Pattern]) {
+    fn remove(&mut self, shard: usize, patterns: &[Pattern]) {
         for pattern in patterns {
             let Some(leaf) = self.interest.leaf(pattern) else { continue };
             let counts = self.interest.value_mut(leaf);
@@ -53,7 +80,7 @@ impl Fanout {
     }
 
     /// Sends an event to every shard where somebody may hear it.
-    pub async fn event(&mut self, stream: u8, event: Arc<Event>) {
+    async fn event(&mut self, stream: u8, event: Arc<Event>) {
         let mut wanted = 0u64;
         self.interest.for_each_match(&event.subject, |counts| {
             for (shard, count) in counts.iter().enumerate() {
@@ -70,7 +97,7 @@ impl Fanout {
     }
 
     /// Tells the shards that do not know it yet where the head is.
-    pub async fn head(&mut self, stream: u8, head: Cursor) {
+    async fn head(&mut self, stream: u8, head: Cursor) {
         for shard in 0..self.shards.len() {
             if self.told[shard] != head.at.seq {
                 self.told[shard] = head.at.seq;
@@ -79,21 +106,15 @@ impl Fanout {
         }
     }
 
-    /// Tells every shard that the sequences of another log begin, and where.
-    pub async fn begin(&mut self, stream: u8, log: u32, head: Cursor) {
-        self.told.fill(head.at.seq);
-        self.to_all(|| ToShard::Begin { stream, log, head }).await;
-    }
-
     /// Sends to every shard.
-    pub async fn to_all(&self, message: impl Fn() -> ToShard) {
+    async fn to_all(&self, message: impl Fn() -> ToShard) {
         for shard in 0..self.shards.len() {
             self.to(shard, message()).await;
         }
     }
 
     /// Sends to one shard.
-    pub async fn to(&self, shard: usize, message: ToShard) {
+    async fn to(&self, shard: usize, message: ToShard) {
         self.shards[shard].send(message).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Reading a range of a stream forwards, in bounded pulls, for [`super::replay`].
+//! Reading a range of a stream forwards, in bounded pulls, for a pass of the [`super::ledger`].
 //!
 //! A task of its own on the history connection, so that a message which ends that connection disturbs neither the live
 //! feed nor requests. It stops when nobody takes what it reads.
@@ -14,10 +14,10 @@ use super::api::{self, StoredMessage};
 use super::connection::Kept;
 use super::consumer::{FeedError, Kind, Order};
 use super::encode::{Encoder, NAME_HEADER};
+use super::ledger::Filled;
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::event::Event;
 use crate::frame;
-use crate::frame::notice::GapReason;
 
 /// Messages of one pull.
 const PULL_MESSAGES: usize = 256;
@@ -39,15 +39,6 @@ pub(super) struct Reader {
     /// The connection for requests.
     pub(super) control: Kept,
     pub(super) encoder: Encoder,
-    /// Why messages of this stream can be gone.
-    pub(super) removed: GapReason,
-}
-
-/// Events in stream order; with `end`, the stream had nothing behind them up to this, its last sequence then.
-#[derive(Debug, Default)]
-pub(super) struct Filled {
-    pub(super) events: Vec<Arc<Event>>,
-    pub(super) end: Option<u64>,
 }
 
 /// Why a pass stops early.
@@ -231,8 +222,7 @@ impl Pass {
     }
 
     fn stored(&self, message: &StoredMessage) -> Arc<Event> {
-        let at = Position { seq: message.seq, time: message.time };
-        Arc::new(self.reader.encoder.stored(message, Cursor { epoch: self.epoch, at }))
+        Arc::new(self.reader.encoder.stored(message, Cursor { epoch: self.epoch, at: message.at() }))
     }
 }
 

@@ -41,10 +41,11 @@ pub(super) struct Batch {
 enum Item {
     Event(Arc<Event>),
     Notice(Frame, Tells),
-    /// Nothing to write: what follows is in another log.
+    /// What follows is in another log.
     Begin {
         log: u32,
         base: u64,
+        gap: Frame,
     },
 }
 
@@ -71,8 +72,7 @@ impl Item {
     fn frame(&self, format: u8) -> Option<&Frame> {
         match self {
             Self::Event(event) => event.frames.get(format),
-            Self::Notice(frame, _) => Some(frame),
-            Self::Begin { .. } => None,
+            Self::Notice(frame, _) | Self::Begin { gap: frame, .. } => Some(frame),
         }
     }
 }
@@ -105,7 +105,7 @@ impl Batch {
 }
 
 impl Shard {
-    pub(super) async fn deliver_loop(self: Rc<Self>, mut queue: mpsc::Receiver<ToShard>) {
+    pub(crate) async fn deliver_loop(self: Rc<Self>, mut queue: mpsc::Receiver<ToShard>) {
         let mut messages = Vec::with_capacity(BATCH_MESSAGES);
         while queue.recv_many(&mut messages, BATCH_MESSAGES).await > 0 {
             self.batch.now.set(self.now());
@@ -121,11 +121,13 @@ impl Shard {
             ToShard::Event { stream, event, room: _ } => self.mark_event(stream, event),
             ToShard::Live { pattern, event, room: _ } => self.mark_live(&pattern, event),
             ToShard::Head { stream, head } => self.streams[usize::from(stream)].head.set(Some(head)),
-            ToShard::Begin { stream, log, head } => {
+            ToShard::Begin { stream, log, head, gap } => {
                 let view = &self.streams[usize::from(stream)];
                 view.head.set(Some(head));
-                let item = self.batch.push(Item::Begin { log, base: head.at.seq });
-                self.mark_all(&view.members.borrow(), item);
+                if let Some(gap) = gap {
+                    let item = self.batch.push(Item::Begin { log, base: head.at.seq, gap });
+                    self.mark_all(&view.members.borrow(), item);
+                }
             }
             ToShard::StreamNotice { stream, frame, degraded } => {
                 let tells = degraded.map_or(Tells::StreamGap, Tells::State);
@@ -324,7 +326,7 @@ impl Shard {
                 // Core subjects have no sequence.
                 Item::Event(event) if event.at.seq > 0 => client.position.set(event.at.seq),
                 Item::Notice(_, Tells::State(degraded)) => client.told_degraded.set(*degraded),
-                Item::Begin { log, base } => {
+                Item::Begin { log, base, .. } => {
                     client.log.set(*log);
                     client.position.set(*base);
                 }

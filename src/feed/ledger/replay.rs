@@ -3,22 +3,19 @@
 //! A [`Pass`] reads a range of the stream forwards into a small log of its own, from the oldest cursor that waits until it
 //! meets the stream's log. Clients take their pieces from it at their own pace; it reads on when the slowest of them has
 //! moved, and a client that holds everybody up waits for another pass. So memory is bounded by the passes, reads by the
-//! range, and exactness is the log's own. Reading NATS is [`super::pass`]'s business, sending pieces the stream's.
+//! range, and exactness is the log's own. Reading NATS is [`crate::feed::pass`]'s business, sending pieces the ledger's.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
-use tokio::time::Instant;
-
-use super::pass::{self, Reader};
 use crate::cursor::{Cursor, Position};
 use crate::event::Event;
+use crate::feed::encode::Encoder;
 use crate::frame::notice::GapReason;
 use crate::link::Ticket;
 use crate::log::{Held, Log, PieceSize};
+use crate::resume::{self, Verdict};
 use crate::route::Grant;
 
 /// Passes at the same time over one stream.
@@ -30,13 +27,13 @@ const LAGGARD: Duration = Duration::from_secs(1);
 
 /// Bounds of replaying.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Bounds {
+pub(in crate::feed) struct Bounds {
     /// Events one client may replay.
-    pub(super) events: u64,
+    pub(in crate::feed) events: u64,
     /// Clients that are served from passes at the same time; others wait.
-    pub(super) clients: usize,
+    pub(in crate::feed) clients: usize,
     /// What one client gets at a time.
-    pub(super) piece: PieceSize,
+    pub(in crate::feed) piece: PieceSize,
 }
 
 /// A client that wants what the stream's log does not hold.
@@ -58,6 +55,10 @@ pub(super) enum MissingFrom {
 }
 
 impl Missing {
+    fn key(&self) -> (usize, Ticket) {
+        (self.shard, self.ticket)
+    }
+
     /// A pass has brought it further than the live feed is: it waits until the log has caught up.
     fn is_ahead(&self, log: &Log) -> bool {
         matches!(self.from, MissingFrom::After(after) if after > log.head().seq)
@@ -80,37 +81,54 @@ pub(super) enum Action {
     Piece { missing: Missing, proven: Option<Cursor>, events: Vec<Arc<Event>>, upto: u64 },
     /// The stream's log has what it wants.
     Join(Missing),
-    /// Another message stands at its cursor's sequence.
-    Reset(Missing),
-    /// It has replayed as much as one client may.
-    Limit(Missing),
+    /// It is told of a gap and goes on elsewhere.
+    Verdict(Missing, Verdict),
+    /// A pass begins: the stream is to be read from here.
+    Read { pass: PassId, from: u64 },
+}
+
+/// A pass, among all of one stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::feed) struct PassId(u64);
+
+/// Events in stream order; with `end`, the stream had nothing behind them up to this, its last sequence then.
+#[derive(Debug, Default)]
+pub(in crate::feed) struct Filled {
+    pub(in crate::feed) events: Vec<Arc<Event>>,
+    pub(in crate::feed) end: Option<u64>,
 }
 
 /// All passes over one stream.
 #[derive(Debug)]
 pub(super) struct Replay {
-    reader: Reader,
     bounds: Bounds,
     passes: Vec<Pass>,
     waiting: Vec<Missing>,
+    /// Clients that have been given pieces, until they have joined or gone.
+    members: HashMap<(usize, Ticket), Member>,
+    /// How many of them have a pass.
+    served: usize,
+    /// Passes begun so far.
+    begun: u64,
 }
 
 #[derive(Debug)]
 struct Pass {
+    id: PassId,
     log: Log,
-    filled: mpsc::Receiver<pass::Filled>,
     /// Nothing more will be read: the stream has nothing behind the head.
     exhausted: bool,
     /// Its reader has ended before that: another pass is needed.
     broken: bool,
-    members: HashMap<(usize, Ticket), Member>,
 }
 
-/// A client that takes its pieces from a pass.
+/// A client that is given pieces.
 #[derive(Debug)]
 struct Member {
     /// Gone when the client is.
     grant: Weak<Grant>,
+    /// The pass that holds what it is to get next. Without one it has no place among [`Bounds::clients`].
+    pass: Option<PassId>,
     at: u64,
     replayed: u64,
     /// When it last got a piece.
@@ -118,13 +136,8 @@ struct Member {
 }
 
 impl Replay {
-    pub(super) fn new(reader: Reader, bounds: Bounds) -> Self {
-        Self { reader, bounds, passes: Vec::new(), waiting: Vec::new() }
-    }
-
-    /// Why messages of the stream can be gone, as last seen.
-    pub(super) fn removed_by(&mut self, reason: GapReason) {
-        self.reader.removed = reason;
+    pub(super) fn new(bounds: Bounds) -> Self {
+        Self { bounds, passes: Vec::new(), waiting: Vec::new(), members: HashMap::new(), served: 0, begun: 0 }
     }
 
     /// One more client waits.
@@ -135,60 +148,87 @@ impl Replay {
     /// Forgets all passes, when another log has begun. Gives the clients that waited.
     pub(super) fn clear(&mut self) -> Vec<Missing> {
         self.passes.clear();
+        self.members.clear();
+        self.served = 0;
         std::mem::take(&mut self.waiting)
     }
 
-    /// Ready when a pass has something new. `log` is the stream's.
-    pub(super) fn poll_filled(&mut self, log: Option<&Log>, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(log) = log else { return Poll::Pending };
-        let mut filled = false;
-        for pass in &mut self.passes {
-            while pass.wants_more(log) {
-                match pass.filled.poll_recv(cx) {
-                    Poll::Ready(Some(batch)) => pass.append(batch, log, &self.reader),
-                    Poll::Ready(None) => pass.broken = true,
-                    Poll::Pending => break,
-                }
-                filled = true;
-            }
+    fn pass(&self, id: PassId) -> Option<&Pass> {
+        self.passes.iter().find(|pass| pass.id == id)
+    }
+
+    /// Whether a pass is still wanted.
+    pub(super) fn has(&self, id: PassId) -> bool {
+        self.pass(id).is_some()
+    }
+
+    /// Whether a pass takes more now. `log` is the stream's.
+    pub(super) fn takes(&self, id: PassId, log: &Log) -> bool {
+        self.pass(id).is_some_and(|pass| pass.wants_more(log))
+    }
+
+    /// A pass has been read further; with `None`, its reader has given up. Sequences that the stream has no message for are
+    /// holes for the reason `removed`.
+    pub(super) fn filled(
+        &mut self,
+        id: PassId,
+        filled: Option<Filled>,
+        log: &Log,
+        encoder: &Encoder,
+        removed: GapReason,
+    ) {
+        let Some(pass) = self.passes.iter_mut().find(|pass| pass.id == id) else { return };
+        match filled {
+            Some(filled) => pass.append(filled, log, |after, id| encoder.removed(after, id, removed)),
+            None => pass.broken = true,
         }
-        if filled { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Serves whoever can be served now. With `settled`, no further request is at hand: then passes begin for those whom no
     /// pass covers, at the oldest of them.
-    pub(super) fn step(&mut self, log: &Log, settled: bool) -> Vec<Action> {
+    pub(super) fn step(&mut self, log: &Log, now: Instant, settled: bool) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.members.retain(|_, member| member.grant.strong_count() > 0);
+        self.served = self.members.values().filter(|member| member.pass.is_some()).count();
         for missing in std::mem::take(&mut self.waiting) {
             // Only this list still holds the grant of a client that has gone.
             if Arc::strong_count(&missing.grant) > 1 {
-                self.serve(missing, log, &mut actions);
+                self.serve(missing, log, now, &mut actions);
             }
         }
-        self.tidy(log);
+        self.tidy(log, now);
         if settled {
-            self.begin_pass(log);
+            actions.extend(self.begin_pass(log));
         }
         actions
     }
 
     /// Passes let go of what their clients have had, and end when they have none. Where others wait for a pass, or a pass is
     /// full, a client that does not come for its next piece holds nobody up: it waits for another pass.
-    fn tidy(&mut self, log: &Log) {
-        let asking: HashSet<(usize, Ticket)> = self.waiting.iter().map(|m| (m.shard, m.ticket)).collect();
+    fn tidy(&mut self, log: &Log, now: Instant) {
+        let asking: HashSet<(usize, Ticket)> = self.waiting.iter().map(Missing::key).collect();
         let crowded = self.passes.len() >= PASSES_MAX && self.oldest_uncovered(log).is_some();
         for pass in &mut self.passes {
-            pass.members.retain(|_, member| member.grant.strong_count() > 0);
-            if crowded || pass.log.bytes() >= PASS_BYTES {
-                pass.members.retain(|key, member| member.since.elapsed() < LAGGARD || asking.contains(key));
-            }
-            pass.release();
             // It has ended at the stream's end of then, and the stream's log has moved past that since.
             pass.broken |= pass.exhausted && pass.log.head().seq < log.base().seq;
+            let hurried = crowded || pass.log.bytes() >= PASS_BYTES;
+            let mut slowest = None;
+            for (key, member) in self.members.iter_mut().filter(|(_, member)| member.pass == Some(pass.id)) {
+                if pass.broken || (hurried && now >= member.since + LAGGARD && !asking.contains(key)) {
+                    self.served -= usize::from(member.pass.take().is_some());
+                } else {
+                    slowest = Some(slowest.map_or(member.at, |at: u64| at.min(member.at)));
+                }
+            }
+            if let Some(slowest) = slowest {
+                // What everybody has had is let go of. The message at a client's own position is kept: it proves the
+                // cursors there.
+                pass.log.release(slowest.saturating_sub(1));
+            }
+            let wanted = slowest.is_some() || self.waiting.iter().any(|missing| pass.covers(missing.from));
+            pass.broken |= !wanted;
         }
-        let waiting = &self.waiting;
-        let wanted = |pass: &Pass| !pass.members.is_empty() || waiting.iter().any(|m| pass.covers(m.from));
-        self.passes.retain(|pass| !pass.broken && wanted(pass));
+        self.passes.retain(|pass| !pass.broken);
     }
 
     fn oldest_uncovered(&self, log: &Log) -> Option<u64> {
@@ -197,7 +237,7 @@ impl Replay {
         old.filter(|from| !covered(*from)).map(MissingFrom::seq).min()
     }
 
-    fn serve(&mut self, mut missing: Missing, log: &Log, actions: &mut Vec<Action>) {
+    fn serve(&mut self, mut missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
         let seq = missing.from.seq();
         if missing.is_ahead(log) {
             return self.waiting.push(missing);
@@ -206,14 +246,12 @@ impl Replay {
             self.leave(missing.shard, missing.ticket);
             return actions.push(Action::Join(missing));
         }
-        let members: usize = self.passes.iter().map(|pass| pass.members.len()).sum();
-        let Some(pass) = self.passes.iter_mut().find(|pass| pass.covers(missing.from)) else {
-            return self.waiting.push(missing);
-        };
-        if members >= self.bounds.clients && !pass.members.contains_key(&(missing.shard, missing.ticket)) {
-            return self.waiting.push(missing);
-        }
-        match pass.serve(&missing, self.bounds) {
+        let Some(place) = self.place_for(&missing) else { return self.waiting.push(missing) };
+        let pass = &mut self.passes[place];
+        let new = Member { grant: Arc::downgrade(&missing.grant), pass: None, at: seq, replayed: 0, since: now };
+        let member = self.members.entry(missing.key()).or_insert(new);
+        self.served += usize::from(member.pass.replace(pass.id).is_none());
+        match pass.serve(&missing, member, self.bounds, now) {
             Serve::Wait(at) => {
                 if let MissingFrom::After(after) = &mut missing.from {
                     *after = at;
@@ -226,40 +264,49 @@ impl Replay {
                 self.waiting.push(missing);
             }
             Serve::Piece { proven, events, upto } => actions.push(Action::Piece { missing, proven, events, upto }),
-            Serve::Reset => {
+            Serve::Reset(verdict) => {
                 self.leave(missing.shard, missing.ticket);
-                actions.push(Action::Reset(missing));
+                actions.push(Action::Verdict(missing, verdict));
             }
             Serve::Limit => {
                 self.leave(missing.shard, missing.ticket);
-                actions.push(Action::Limit(missing));
+                actions.push(Action::Verdict(missing, resume::limited(log, seq)));
             }
         }
+    }
+
+    /// The pass that has what a client wants: the one it takes its pieces from already, if that has it. None also when as
+    /// many as may are being served.
+    fn place_for(&self, missing: &Missing) -> Option<usize> {
+        let own = self.members.get(&missing.key()).and_then(|member| member.pass);
+        if own.is_none() && self.served >= self.bounds.clients {
+            return None;
+        }
+        let mut places = (0..self.passes.len()).filter(|place| self.passes[*place].covers(missing.from));
+        let first = places.next()?;
+        let is_own = |place: &usize| Some(self.passes[*place].id) == own;
+        Some(places.find(is_own).unwrap_or(first))
     }
 
     /// A client takes no more pieces from a pass.
     pub(super) fn leave(&mut self, shard: usize, ticket: Ticket) {
-        for pass in &mut self.passes {
-            pass.members.remove(&(shard, ticket));
-        }
+        let member = self.members.remove(&(shard, ticket));
+        self.served -= usize::from(member.is_some_and(|member| member.pass.is_some()));
     }
 
-    fn begin_pass(&mut self, log: &Log) {
+    fn begin_pass(&mut self, log: &Log) -> Option<Action> {
         if self.passes.len() >= PASSES_MAX {
-            return;
+            return None;
         }
-        let Some(oldest) = self.oldest_uncovered(log) else { return };
+        let oldest = self.oldest_uncovered(log)?;
         // The message at the cursor is read too: it proves the cursor.
         let from = oldest.max(1);
         let base = Position { seq: from - 1, time: 0 };
         tracing::debug!(from, until = log.base().seq, "Replay begins");
-        self.passes.push(Pass {
-            log: Log::new(log.epoch(), base, usize::MAX),
-            filled: self.reader.start(log.epoch(), from),
-            exhausted: false,
-            broken: false,
-            members: HashMap::new(),
-        });
+        let id = PassId(self.begun);
+        self.begun += 1;
+        self.passes.push(Pass { id, log: Log::new(log.epoch(), base, usize::MAX), exhausted: false, broken: false });
+        Some(Action::Read { pass: id, from })
     }
 }
 
@@ -271,7 +318,9 @@ enum Serve {
     },
     /// Nothing for it up to here; more is on its way.
     Wait(u64),
-    Reset,
+    /// Another message stands at its cursor's sequence.
+    Reset(Verdict),
+    /// It has replayed as much as one client may.
     Limit,
 }
 
@@ -295,27 +344,27 @@ impl Pass {
         !self.exhausted && !self.broken && self.log.head().seq < log.base().seq && self.log.bytes() < PASS_BYTES
     }
 
-    fn append(&mut self, filled: pass::Filled, log: &Log, reader: &Reader) {
+    fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
         for event in filled.events {
-            self.declare_removed(event.at.seq - 1, reader);
+            self.declare_removed(event.at.seq - 1, &hole);
             self.log.append(event);
         }
         if let Some(last) = filled.end {
             self.exhausted = true;
-            self.declare_removed(last.min(log.base().seq), reader);
+            self.declare_removed(last.min(log.base().seq), &hole);
         }
     }
 
     /// Sequences that the stream has no message for any more are a hole that everybody is told of.
-    fn declare_removed(&mut self, upto: u64, reader: &Reader) {
+    fn declare_removed(&mut self, upto: u64, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
         let head = self.log.head();
         if upto > head.seq {
             let at = Position { seq: upto, time: 0 };
-            self.log.append(reader.encoder.removed(head.seq, self.log.cursor(at), reader.removed));
+            self.log.append(hole(head.seq, self.log.cursor(at)));
         }
     }
 
-    fn serve(&mut self, missing: &Missing, bounds: Bounds) -> Serve {
+    fn serve(&self, missing: &Missing, member: &mut Member, bounds: Bounds, now: Instant) -> Serve {
         let seq = missing.from.seq();
         let mut proven = None;
         if let MissingFrom::Cursor(cursor) = missing.from {
@@ -325,50 +374,24 @@ impl Pass {
             }
             match self.log.at(seq) {
                 Held::Beyond => return Serve::Wait(seq),
-                Held::Event(held) | Held::Base(held)
-                    if held.time != 0 && cursor.at.time != 0 && held.time != cursor.at.time =>
-                {
-                    return Serve::Reset;
+                Held::Event(held) | Held::Base(held) if held.is_another_than(cursor.at) => {
+                    return Serve::Reset(resume::rolled_back(&self.log, cursor));
                 }
                 _ => proven = Some(cursor),
             }
         }
-        let left = bounds.events - self.member(missing).replayed;
+        let left = bounds.events - member.replayed;
         if left == 0 {
             return Serve::Limit;
         }
         let events = bounds.piece.events.min(usize::try_from(left).unwrap_or(usize::MAX));
         let selection = self.log.select(seq, missing.grant.stream(), PieceSize { events, ..bounds.piece });
-        let member = self.member(missing);
         member.at = selection.upto;
         if selection.events.is_empty() && proven.is_none() {
             return Serve::Wait(selection.upto);
         }
-        member.since = Instant::now();
+        member.since = now;
         member.replayed += selection.events.len() as u64;
         Serve::Piece { proven, events: selection.events, upto: selection.upto }
     }
-
-    fn member(&mut self, missing: &Missing) -> &mut Member {
-        let new = || Member {
-            grant: Arc::downgrade(&missing.grant),
-            at: missing.from.seq(),
-            replayed: 0,
-            since: Instant::now(),
-        };
-        self.members.entry((missing.shard, missing.ticket)).or_insert_with(new)
-    }
-
-    /// Lets go of what everybody has had. The message at a client's own position is kept: it proves the cursors there.
-    fn release(&mut self) {
-        if let Some(slowest) = self.members.values().map(|member| member.at).min() {
-            self.log.release(slowest.saturating_sub(1));
-        }
-    }
-}
-
-/// Why an older message is gone from a stream: what limits it, or somebody removed it.
-pub(super) fn removal_reason(config: &super::api::StreamConfig) -> GapReason {
-    let limited = config.max_age > 0 || config.max_bytes > 0 || config.max_msgs > 0 || config.max_msgs_per_subject > 0;
-    if limited { GapReason::Retention } else { GapReason::Purged }
 }

@@ -1,0 +1,310 @@
+//! One stream as its clients see it: what is held of it, who waits for what, and what each is told.
+//!
+//! A state machine without I/O: what happens is handed in together with the time, what is to be done comes out as
+//! [`Output`]s, in order. NATS, tasks and the clock are [`super::stream`]'s, and a simulation drives every path
+//! ([`super::simulation`]). What a cursor is worth is decided in [`crate::resume`], how a consumer relates to what is held in
+//! [`super::start`].
+
+mod attach;
+mod replay;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(super) use self::attach::Waiting;
+pub(super) use self::replay::{Bounds, Filled, PassId};
+use self::replay::{Missing, MissingFrom, Replay};
+use super::encode::Encoder;
+use super::start::{Begun, Known, Start};
+use crate::cursor::{Cursor, Epoch, LastEventId, Position};
+use crate::event::{Event, Frames};
+use crate::frame::Frame;
+use crate::frame::notice::{self, Gap, GapReason};
+use crate::link::{self, FeedStatus, Piece, StreamRequest, Ticket};
+use crate::log::Log;
+use crate::route::Grant;
+
+/// How long a cursor above our head waits at least for us to catch up with another sidecar: longer than a replica of the
+/// stream lags behind its leader.
+const AHEAD_PATIENCE: Duration = Duration::from_millis(3500);
+
+/// What is to be done, in this order.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// The next event, for every shard where somebody may hear it.
+    Event(Arc<Event>),
+    /// Another log begins, for every shard.
+    Begin {
+        /// Its number.
+        log: u32,
+        /// Its base.
+        base: Cursor,
+        /// What clients of the log before are told.
+        gap: Option<Frame>,
+    },
+    /// Something that every client of the stream is told.
+    Notice {
+        /// The frame.
+        frame: Frame,
+        /// What it tells of NATS, if that.
+        degraded: Option<bool>,
+    },
+    /// Where the head is, for the shards that do not know.
+    Head(Cursor),
+    /// A part of what one client missed. If it says `joined`, the client hears from now on what comes.
+    Piece {
+        /// Where the client is.
+        shard: usize,
+        /// Which client.
+        ticket: Ticket,
+        /// What it may hear.
+        grant: Arc<Grant>,
+        /// The head, where the piece reaches it.
+        head: Option<Cursor>,
+        /// The part.
+        piece: Piece,
+    },
+    /// A client hears no more what comes.
+    Left {
+        /// Where it was.
+        shard: usize,
+        /// What it heard.
+        grant: Arc<Grant>,
+    },
+    /// The stream is to be read forwards from `from`, for as long as [`Ledger::has_pass`].
+    Read {
+        /// For whom, in [`Ledger::filled`].
+        pass: PassId,
+        /// In this life of the stream.
+        epoch: Epoch,
+        /// The first sequence.
+        from: u64,
+    },
+}
+
+/// What is fixed.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// Index of the stream in the route table.
+    pub(super) index: u8,
+    /// Builds the frames of holes.
+    pub(super) encoder: Encoder,
+    /// Bound of the log.
+    pub(super) history_bytes: usize,
+    /// Bounds of replaying.
+    pub(super) bounds: Bounds,
+}
+
+/// The state of one stream.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    settings: Settings,
+    status: Arc<FeedStatus>,
+    log: Option<Log>,
+    /// Why messages of this stream can be gone.
+    removed: GapReason,
+    /// The log has reached what was there when it was begun; before that nobody is attached.
+    warm: bool,
+    /// The log is warm when it has got here.
+    warm_at: u64,
+    /// Clients have been told that NATS is away.
+    degraded: bool,
+    /// The consumer has nothing more to give.
+    at_end: bool,
+    /// When that was last so.
+    was_at_end: Option<Instant>,
+    /// Logs begun so far.
+    logs: u32,
+    /// Requests that came before the log was warm.
+    early: VecDeque<StreamRequest>,
+    /// Clients whose cursor is above our head.
+    ahead: Vec<Waiting>,
+    /// Those of them that are looked at again just now.
+    settling: Vec<Waiting>,
+    /// Clients that are served with what the log does not hold.
+    replay: Replay,
+    outputs: VecDeque<Output>,
+}
+
+impl Ledger {
+    pub(super) fn new(settings: Settings, status: Arc<FeedStatus>) -> Self {
+        Self {
+            replay: Replay::new(settings.bounds),
+            settings,
+            status,
+            log: None,
+            removed: GapReason::Purged,
+            warm: false,
+            warm_at: 0,
+            degraded: false,
+            at_end: false,
+            was_at_end: None,
+            logs: 0,
+            early: VecDeque::new(),
+            ahead: Vec::new(),
+            settling: Vec::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do. To be taken until there is none after everything that is handed in.
+    pub(super) fn output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// What is held already, for whoever opens a consumer.
+    pub(super) fn known(&self) -> Option<Known> {
+        self.log.as_ref().map(|log| Known { epoch: log.epoch(), head: log.head() })
+    }
+
+    /// A consumer is open. Brings the log in line with where it starts, and tells clients what that means for them.
+    /// `stepped_over` stands at the consumer's base: it was read by itself.
+    pub(super) fn begin(&mut self, begun: &Begun, stepped_over: Option<Arc<Event>>) {
+        self.removed = begun.removed;
+        match begun.start {
+            Start::Continued => {}
+            Start::First => self.begin_log(begun, false),
+            Start::Reset | Start::RolledBack => self.begin_log(begun, true),
+        }
+        if begun.start == Start::Continued {
+            if let Some(event) = stepped_over {
+                self.append(event);
+            }
+            // What was stored behind our head meanwhile is gone again, if the consumer starts further on.
+            self.declare_removed(begun.base.seq);
+        }
+        if begun.pending == 0 {
+            match begun.start {
+                Start::Continued => self.declare_removed(begun.last_seq),
+                _ => self.skip_to(Position { seq: begun.last_seq, time: 0 }),
+            }
+            self.idle();
+        }
+        self.set_degraded(false);
+    }
+
+    /// Begins a log behind the consumer's start. `reset`: clients are told that sequences mean something else from now on.
+    fn begin_log(&mut self, begun: &Begun, reset: bool) {
+        let log = Log::new(begun.epoch, begun.base, self.settings.history_bytes);
+        self.logs += 1;
+        self.warm = false;
+        self.status.set_serving(false);
+        self.warm_at = begun.last_seq;
+        let base = log.cursor(begun.base);
+        let gap = reset.then(|| {
+            let reason = GapReason::Reset;
+            let gap = Gap { after: None, next: Some(begun.base.seq + 1), reason };
+            tracing::warn!(stream = self.name(), next = ?gap.next, reason = reason.label(), "Gap");
+            self.settings.encoder.metrics.gap(reason);
+            notice::gap(self.name(), gap, Some(base))
+        });
+        self.outputs.push_back(Output::Begin { log: self.logs, base, gap });
+        self.log = Some(log);
+        for Missing { shard, ticket, grant, from } in self.replay.clear() {
+            let from = match from {
+                MissingFrom::Cursor(cursor) => link::From::LastEventId(LastEventId::Cursor(cursor)),
+                MissingFrom::After(after) => link::From::Sequence { log: self.logs - 1, after },
+            };
+            self.early.push_back(StreamRequest::Attach { shard, ticket, grant, from });
+        }
+    }
+
+    /// The next event of the consumer, behind which the server has `pending` more.
+    pub(super) fn take(&mut self, event: Arc<Event>, pending: u64) {
+        let seq = event.at.seq;
+        self.append(event);
+        self.at_end = pending == 0;
+        if self.at_end || seq >= self.warm_at {
+            self.warmed();
+        }
+    }
+
+    /// The consumer is idle: nothing waits.
+    pub(super) fn idle(&mut self) {
+        self.at_end = true;
+        self.warmed();
+    }
+
+    /// The consumer is lost.
+    pub(super) fn lost(&mut self) {
+        self.at_end = false;
+    }
+
+    fn append(&mut self, event: Arc<Event>) {
+        self.declare_removed(event.at.seq - 1);
+        let Some(log) = &mut self.log else { return };
+        log.append(event.clone());
+        self.settings.encoder.metrics.stream_events.add(1);
+        self.status.set_head(event.at.seq);
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    /// Sequences up to here that the stream has no message for any more: a hole, and nobody can say whose.
+    fn declare_removed(&mut self, upto: u64) {
+        let Some(log) = &mut self.log else { return };
+        let head = log.head().seq;
+        if upto <= head {
+            return;
+        }
+        let at = Position { seq: upto, time: 0 };
+        let hole = self.settings.encoder.removed(head, log.cursor(at), self.removed);
+        log.append(hole.clone());
+        let Frames::Shared(frame) = &hole.frames else { return };
+        self.outputs.push_back(Output::Notice { frame: frame.clone(), degraded: None });
+    }
+
+    /// The log begins at the stream's end: nothing was there to be read.
+    fn skip_to(&mut self, at: Position) {
+        if let Some(log) = &mut self.log {
+            log.skip_to(at);
+        }
+    }
+
+    /// Everything that was in the stream when the log began is held now.
+    fn warmed(&mut self) {
+        self.warm = true;
+        self.status.set_serving(true);
+    }
+
+    /// A second has passed. `settled`: no further request is at hand.
+    pub(super) fn tick(&mut self, now: Instant, settled: bool) {
+        self.settle_ahead();
+        self.step_replay(now, settled);
+        if let Some(log) = &self.log {
+            self.outputs.push_back(Output::Head(log.cursor(log.head())));
+        }
+    }
+
+    /// NATS is away, or back.
+    pub(super) fn set_degraded(&mut self, degraded: bool) {
+        let Some(log) = &self.log else { return };
+        if self.degraded == degraded {
+            return;
+        }
+        self.degraded = degraded;
+        let id: Option<Cursor> = Some(log.cursor(log.head()));
+        let frame = if degraded { notice::degraded(id) } else { notice::recovered(id) };
+        self.outputs.push_back(Output::Notice { frame, degraded: Some(degraded) });
+    }
+
+    /// Whether a pass is still wanted.
+    pub(super) fn has_pass(&self, pass: PassId) -> bool {
+        self.replay.has(pass)
+    }
+
+    /// Whether a pass takes more now.
+    pub(super) fn takes(&self, pass: PassId) -> bool {
+        self.log.as_ref().is_some_and(|log| self.replay.takes(pass, log))
+    }
+
+    /// A pass has been read further; with `None`, its reader has given up.
+    pub(super) fn filled(&mut self, pass: PassId, filled: Option<Filled>) {
+        let Some(log) = &self.log else { return };
+        self.replay.filled(pass, filled, log, &self.settings.encoder, self.removed);
+    }
+
+    fn name(&self) -> Option<&str> {
+        self.settings.encoder.stream.as_deref()
+    }
+}

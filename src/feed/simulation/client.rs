@@ -1,0 +1,342 @@
+//! A simulated browser, and the check of everything it is sent.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::sidecar::{Sidecar, poll};
+use super::store::{Fate, Store};
+use super::{Random, Tally, World};
+use crate::config::Limits;
+use crate::cursor::LastEventId;
+use crate::limit::Limiter;
+use crate::route::{Audience, Grant, PathTemplate, Route};
+use crate::shard::client::{Guard, Spec};
+use crate::sse::{Event, Parser};
+use crate::subject::{Template, Token};
+use crate::telemetry::metrics::Protocol;
+
+/// A reader of one user's events, who comes and goes.
+pub(super) struct Client {
+    user: u64,
+    grant: Grant,
+    limiter: Arc<Limiter>,
+    state: State,
+    parser: Parser,
+    seen: Seen,
+}
+
+enum State {
+    Away,
+    Opening(usize, Pin<Box<dyn Future<Output = Guard>>>),
+    Open(usize, Guard),
+}
+
+/// What it has got so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Numbers of messages since it last began anew.
+    received: HashSet<u64>,
+    /// The last of them.
+    last: Option<u64>,
+    /// Everything of its own up to this sequence has been received or declared.
+    upto: u64,
+    /// Holes declared since the last message, both ends left out.
+    holes: Vec<(u64, u64)>,
+    /// A gap `reset` or `cursor_unknown` came since the last message.
+    restarted: bool,
+    /// Messages and gaps since it came this time.
+    since_connected: u64,
+    /// What it sent then.
+    sent: Option<LastEventId>,
+    tally: Tally,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let state = match &self.state {
+            State::Away => "away".to_owned(),
+            State::Opening(which, _) => format!("opening at {which}"),
+            State::Open(which, guard) => {
+                let client = guard.client();
+                format!("open at {which}, live {}, closing {:?}", client.is_live(), client.closing())
+            }
+        };
+        f.debug_struct("Client").field("user", &self.user).field("state", &state).field("seen", &self.seen).finish()
+    }
+}
+
+fn grant_of(user: u64) -> Grant {
+    let template = |text| Template::parse(text).expect("a template");
+    let route = Route {
+        path: PathTemplate::parse("/events").expect("a path"),
+        stream: Some(0),
+        subjects: vec![template("e.{user}.>"), template("e.all.>")],
+        allow: Vec::new(),
+        live_subjects: Vec::new(),
+        audience: Audience::User,
+        format: 0,
+        select: false,
+    };
+    let token = Token::parse(&format!("u{user}")).expect("a token");
+    route.grant(&HashMap::from([("user", token)]), &[]).expect("a grant")
+}
+
+/// Limits that nobody meets.
+fn wide() -> Limits {
+    Limits {
+        connections: 100,
+        connections_per_user: 100,
+        connections_per_address: 100,
+        connects_per_second: 1_000_000,
+        connects_per_second_per_user: 1_000_000,
+        connects_per_second_per_address: 1_000_000,
+        queue_bytes: 0,
+        queue_events: 0,
+        write_timeout: Duration::ZERO,
+        unsent_buffer: 0,
+        event_bytes: 0,
+        replay_events: 0,
+        replays: 0,
+        memory: None,
+    }
+}
+
+impl Client {
+    pub(super) fn new(user: u64) -> Self {
+        let (grant, limiter) = (grant_of(user), Limiter::new(wide()));
+        Self { user, grant, limiter, state: State::Away, parser: Parser::default(), seen: Seen::default() }
+    }
+
+    pub(super) fn add_to(&self, tally: &mut Tally) {
+        tally.events += self.seen.tally.events;
+        tally.exact += self.seen.tally.exact;
+        tally.gaps += self.seen.tally.gaps;
+    }
+
+    /// Its sidecar was killed.
+    pub(super) fn sidecar_gone(&mut self, which: usize) {
+        if matches!(&self.state, State::Opening(at, _) | State::Open(at, _) if *at == which) {
+            self.leave();
+        }
+    }
+
+    pub(super) fn is_at_the_end(&self, store: &Store) -> bool {
+        let has_all = self.seen.last == store.stored().checked_sub(1) || self.seen.declared_upto() == store.last();
+        matches!(self.state, State::Open(..)) && has_all
+    }
+
+    /// One of the things that a client does.
+    pub(super) fn step(&mut self, sidecars: &mut [Sidecar; 2], store: &Store, world: World, random: &mut Random) {
+        if random.chance(12) {
+            return self.leave();
+        }
+        if matches!(self.state, State::Away) && random.chance(3) {
+            // It begins anew: as a new page, or with an id that was never ours.
+            self.parser = Parser::default();
+            if random.chance(50) {
+                self.parser.feed(b"id: nonsense\ndata\n\n", drop);
+            }
+        }
+        // Half of an event may come before the connection ends.
+        let cut = random.chance(3).then(|| random.below(60) as usize);
+        self.move_on(sidecars, store, world, random, cut);
+    }
+
+    /// As far as it can go.
+    pub(super) fn go_on(&mut self, sidecars: &mut [Sidecar; 2], store: &Store, world: World, random: &mut Random) {
+        for _ in 0..4 {
+            self.move_on(sidecars, store, world, random, None);
+        }
+    }
+
+    fn move_on(
+        &mut self,
+        sidecars: &mut [Sidecar; 2],
+        store: &Store,
+        world: World,
+        random: &mut Random,
+        cut: Option<usize>,
+    ) {
+        match &mut self.state {
+            State::Away => {
+                let which = random.below(2) as usize;
+                if sidecars[which].is_serving() {
+                    self.connect(which, &sidecars[which], random);
+                }
+            }
+            State::Opening(which, opening) => {
+                if let Poll::Ready(guard) = poll(opening.as_mut()) {
+                    guard.opened();
+                    self.state = State::Open(*which, guard);
+                }
+            }
+            State::Open(_, guard) => {
+                let Some(mut bytes) = guard.take() else {
+                    if guard.client().closing().is_some() {
+                        self.leave();
+                    }
+                    return;
+                };
+                if let Some(cut) = cut {
+                    bytes.truncate(cut);
+                }
+                let mut events = Vec::new();
+                self.parser.feed(&bytes, |event| events.push(event));
+                for event in events {
+                    self.seen.take(&event, self.user, store, world);
+                }
+                if cut.is_some() {
+                    self.leave();
+                }
+            }
+        }
+    }
+
+    fn leave(&mut self) {
+        self.state = State::Away;
+        self.parser.end_of_stream();
+    }
+
+    fn connect(&mut self, which: usize, sidecar: &Sidecar, random: &mut Random) {
+        let last_event_id = LastEventId::parse(self.parser.last_event_id().as_bytes()).expect("ids are visible ASCII");
+        self.seen.sent = Some(last_event_id);
+        self.seen.since_connected = 0;
+        let spec = Spec {
+            connection: uuid::Uuid::nil(),
+            route: 0,
+            format: 0,
+            stream: Some(0),
+            grant: self.grant.clone(),
+            last_event_id,
+            protocol: Protocol::Http2,
+            expires_in: None,
+            permit: self.limiter.admit(None, None).expect("the limits are wide"),
+        };
+        let shard = sidecar.shards[random.below(sidecar.shards.len() as u64) as usize].clone();
+        self.state = State::Opening(which, Box::pin(async move { shard.open(spec).await }));
+    }
+}
+
+impl Seen {
+    fn take(&mut self, event: &Event, user: u64, store: &Store, world: World) {
+        match event.name.as_str() {
+            "message" => self.message(event, user, store),
+            "sidestream.connected" => self.connected(event),
+            "sidestream.gap" => self.gap(event, store, world),
+            "sidestream.degraded" | "sidestream.ok" => {}
+            _ => panic!("unexpected: {event:?}"),
+        }
+    }
+
+    fn connected(&mut self, event: &Event) {
+        let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+        match (data["resume"].as_str(), self.sent) {
+            (Some("new"), Some(LastEventId::Absent)) => {
+                *self = Self { upto: seq_of(event), tally: self.tally, sent: self.sent, ..Self::default() };
+            }
+            (Some("exact"), Some(LastEventId::Cursor(_))) => self.tally.exact += 1,
+            (Some("gap"), Some(LastEventId::Unknown)) => {
+                *self = Self { tally: self.tally, sent: self.sent, ..Self::default() };
+            }
+            (Some("gap"), Some(LastEventId::Cursor(_))) => {}
+            _ => panic!("resumed wrongly with {:?}: {event:?}", self.sent),
+        }
+    }
+
+    fn gap(&mut self, event: &Event, store: &Store, world: World) {
+        self.tally.gaps += 1;
+        self.since_connected += 1;
+        assert!(!world.loses_nothing() || matches!(self.sent, Some(LastEventId::Unknown)), "a false gap: {event:?}");
+        let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+        let next = data["next"].as_u64().expect("a sequence");
+        assert_eq!(seq_of(event) + 1, next, "the id of a gap is where it ends: {event:?}");
+        match (data["reason"].as_str().expect("a word"), data["after"].as_u64()) {
+            ("purged", Some(after)) => {
+                let removed = store.ever_between(after, next).any(|fate| fate.removed);
+                assert!(removed, "nothing was ever removed there: {event:?}");
+                self.holes.push((after, next));
+            }
+            ("replay_limit", Some(after)) => {
+                assert!(self.since_connected > world.replay_events, "{} came before {event:?}", self.since_connected);
+                self.holes.push((after, next));
+            }
+            ("reset", None) => {
+                let since = self.last.map_or(0, |last| store.fates[last as usize].lives.start);
+                assert!(store.life > since, "the stream was never another one: {event:?}");
+                self.restart(next);
+            }
+            ("cursor_unknown", None) => {
+                assert_eq!(self.sent, Some(LastEventId::Unknown), "{event:?}");
+                self.restart(next);
+            }
+            _ => panic!("no such gap here: {event:?}"),
+        }
+    }
+
+    /// Everything up to here has been received or declared.
+    fn declared_upto(&self) -> u64 {
+        self.holes.iter().map(|(_, next)| next - 1).max().unwrap_or(0).max(self.upto)
+    }
+
+    fn restart(&mut self, next: u64) {
+        self.upto = next - 1;
+        self.holes.clear();
+        self.restarted = true;
+    }
+
+    fn message(&mut self, event: &Event, user: u64, store: &Store) {
+        self.tally.events += 1;
+        self.since_connected += 1;
+        let number: u64 = event.data.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+        let fate = &store.fates[number as usize];
+        let seq = fate.message.at.seq;
+        assert!(fate.message.is_for(user), "foreign to u{user}: {fate:?}");
+        assert_eq!(seq_of(event), seq, "the id of another message: {event:?}");
+        assert!(self.received.insert(number), "doubled: {fate:?}");
+        assert!(seq > self.upto, "out of order, after {}: {fate:?}", self.upto);
+        self.check_life(fate, store);
+        for missed in store.ever_between(self.upto, seq).filter(|missed| missed.coexisted_with(fate)) {
+            let at = missed.message.at.seq;
+            let declared = self.holes.iter().any(|(after, next)| *after < at && at < *next);
+            let had = self.received.contains(&missed.message.number);
+            // Where a sequence is given out again and that message is removed too, nothing is left that could tell.
+            let untold = missed.removed && store.ever_between(at - 1, at + 1).count() > 1;
+            let fine = !missed.message.is_for(user) || declared || had || untold;
+            assert!(fine, "lost: {missed:?}, before {fate:?}, {self:?}");
+        }
+        self.upto = seq;
+        self.last = Some(number);
+        self.holes.clear();
+        self.restarted = false;
+    }
+
+    /// Another history of the stream does not begin unsaid.
+    fn check_life(&self, fate: &Fate, store: &Store) {
+        let Some(last) = self.last.map(|last| &store.fates[last as usize]) else { return };
+        if self.restarted || last.coexisted_with(fate) {
+            return;
+        }
+        // Nothing is proven where the message that had the sequence after it is gone as well: neither to a sidecar that
+        // stood there, nor by the cursor of a client that comes.
+        let mut places = vec![last.message.at.seq];
+        match self.sent {
+            Some(LastEventId::Cursor(cursor)) if cursor.at.time == 0 => return,
+            Some(LastEventId::Cursor(cursor)) => places.push(cursor.at.seq),
+            _ => {}
+        }
+        let gone =
+            |seq: &u64| store.ever_between(seq - 1, seq + 1).any(|there| there.removed && there.coexisted_with(fate));
+        assert!(places.iter().any(gone), "another history, undeclared: {fate:?} after {last:?}, {self:?}");
+    }
+}
+
+fn seq_of(event: &Event) -> u64 {
+    match LastEventId::parse(event.id.as_deref().unwrap_or_default().as_bytes()) {
+        Ok(LastEventId::Cursor(cursor)) => cursor.at.seq,
+        _ => panic!("no cursor: {event:?}"),
+    }
+}

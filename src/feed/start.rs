@@ -1,0 +1,108 @@
+//! Where a consumer starts, and what that means for what is held: pure decisions.
+//!
+//! The answers of the server are looked up by [`super::consumer`] and handed in; what follows for clients is
+//! [`super::ledger`]'s business.
+
+use crate::cursor::{Epoch, Position};
+use crate::frame::notice::GapReason;
+
+/// How a consumer's start relates to what is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Nothing was held before.
+    First,
+    /// Behind the head; what the stream has removed in between is missing.
+    Continued,
+    /// Another life of the stream.
+    Reset,
+    /// The same life, but its store went back in time: it gives sequences out again.
+    RolledBack,
+}
+
+/// What is held already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Which life of the stream.
+    pub epoch: Epoch,
+    /// The newest position.
+    pub head: Position,
+}
+
+/// The stream as its leader sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// Which life of the stream.
+    pub epoch: Epoch,
+    /// The newest sequence given out.
+    pub last_seq: u64,
+    /// The message at the head that is held, where there is still one.
+    pub at_head: Option<Position>,
+}
+
+/// Whether what is held can be continued.
+pub fn decide(known: Option<Known>, seen: Seen) -> Start {
+    let Some(known) = known else { return Start::First };
+    if known.epoch != seen.epoch {
+        return Start::Reset;
+    }
+    let rewritten = seen.at_head.is_some_and(|there| there.is_another_than(known.head));
+    if seen.last_seq < known.head.seq || rewritten { Start::RolledBack } else { Start::Continued }
+}
+
+/// Where a consumer begins that was asked to start behind `asked`, when the server answers that it starts behind
+/// `before_first`: further on where the stream's first sequence is past that. `None` where the answer is before the place that
+/// was asked for: an old server says so if that is beyond the stream's end.
+pub fn clamped(asked: Position, before_first: u64) -> Option<Position> {
+    if before_first == asked.seq {
+        return Some(asked);
+    }
+    (before_first > asked.seq).then_some(Position { seq: before_first, time: 0 })
+}
+
+/// An opened consumer, as far as it matters to who waits for its messages.
+#[derive(Debug)]
+pub struct Begun {
+    /// How it relates to what was held.
+    pub start: Start,
+    /// Which life of the stream.
+    pub epoch: Epoch,
+    /// The position before the first message that will come.
+    pub base: Position,
+    /// The newest sequence given out when it was opened.
+    pub last_seq: u64,
+    /// Messages already waiting.
+    pub pending: u64,
+    /// Why messages of the stream can be gone.
+    pub removed: GapReason,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seq: u64, time: u64) -> Position {
+        Position { seq, time }
+    }
+
+    #[test]
+    fn every_case_has_its_start() {
+        let ours = Epoch::of("S", "t");
+        let known = Some(Known { epoch: ours, head: at(10, 100) });
+        let seen = |last_seq, at_head| Seen { epoch: ours, last_seq, at_head };
+        assert_eq!(decide(None, seen(10, None)), Start::First);
+        assert_eq!(decide(known, seen(10, Some(at(10, 100)))), Start::Continued);
+        assert_eq!(decide(known, seen(12, None)), Start::Continued, "the message at the head may be gone");
+        assert_eq!(decide(known, seen(9, None)), Start::RolledBack, "sequences are given out once");
+        assert_eq!(decide(known, seen(12, Some(at(10, 101)))), Start::RolledBack, "another message at the head");
+        let other = Seen { epoch: Epoch::of("S", "u"), ..seen(12, Some(at(10, 100))) };
+        assert_eq!(decide(known, other), Start::Reset);
+    }
+
+    #[test]
+    fn a_start_is_only_ever_moved_forwards() {
+        let asked = at(10, 100);
+        assert_eq!(clamped(asked, 10), Some(asked));
+        assert_eq!(clamped(asked, 15), Some(at(15, 0)));
+        assert_eq!(clamped(asked, 9), None);
+    }
+}
