@@ -12,6 +12,8 @@ mod encode;
 mod fanout;
 mod ledger;
 mod live;
+mod look;
+mod opening;
 mod pass;
 mod reply;
 #[cfg(test)]
@@ -82,7 +84,7 @@ pub async fn start(
     // Half of a client's queue: room is left for what arrives while the last piece is on its way.
     let piece = PieceSize { bytes: config.limits.queue_bytes / 2, events: config.limits.queue_events / 2 };
     for (index, (name, (requests, status))) in config.routes.streams.iter().zip(unstarted.streams).enumerate() {
-        let opening = consumer::Opening {
+        let opening = opening::Opening {
             stream: name.clone(),
             declared: config.streams.iter().find(|s| s.name == *name).cloned(),
             feed: feed.clone(),

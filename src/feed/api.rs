@@ -61,6 +61,9 @@ pub struct StreamInfo {
 pub struct StreamConfig {
     /// `limits`, `interest` or `workqueue`.
     pub retention: String,
+    /// Servers that keep it.
+    #[serde(default)]
+    pub num_replicas: u32,
     /// Its subjects.
     #[serde(default)]
     pub subjects: Vec<String>,

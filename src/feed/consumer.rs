@@ -1,50 +1,19 @@
-//! One push consumer per stream, opened and checked by us.
+//! What a consumer may send, checked message by message.
 //!
-//! [`open`] looks at the stream, decides where to start and proves that the server starts exactly there. [`Order`] then
-//! checks every message and heartbeat: consumer sequences without a hole, stream sequences rising. Any doubt is an error,
-//! and the answer to every error is to open again behind the last event that was taken. Background and experiments:
-//! `docs/nats.md`.
+//! [`Order`] wants consumer sequences without a hole, stream sequences that rise, and heartbeats that agree. Any doubt is an
+//! error, and the answer to every error is to open another consumer behind the last event that was taken
+//! ([`super::opening`]). Background and experiments: `docs/nats.md`.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
-use async_nats::{Client, HeaderMap, Message, Subscriber};
+use async_nats::{HeaderMap, Message};
 
-use super::api::{self, ApiError, StoredMessage, StreamInfo};
-use super::connection::{Connection, Kept};
+use super::api::ApiError;
 use super::reply::Delivery;
-use super::start::{self, Known, Seen, Start};
-use crate::config;
-use crate::cursor::{Epoch, Position};
+use crate::cursor::Position;
 
 /// Without a message or heartbeat for this long the consumer is taken for lost. Heartbeats come every second.
 pub const SILENCE_MAX: Duration = Duration::from_millis(2500);
-
-/// Cost we assume of a message in the history on top of what the server says it stores, when sizing the first read.
-const FRAME_OVERHEAD_BYTES: u64 = 256;
-
-/// A consumer that starts exactly where it was asked to.
-#[derive(Debug)]
-pub struct Opened {
-    /// The stream as it was just before.
-    pub info: StreamInfo,
-    /// Which life of the stream.
-    pub epoch: Epoch,
-    /// Whether the log must begin anew after [`Opened::base`].
-    pub start: Start,
-    /// The position before the first message that will come.
-    pub base: Position,
-    /// Messages already waiting.
-    pub pending: u64,
-    /// The consumer's name.
-    pub consumer: String,
-    /// A message that was read in a way that cannot fail, because the client may not survive it; it stands at `base`.
-    pub stepped_over: Option<StoredMessage>,
-    /// Its messages.
-    pub messages: Subscriber,
-    /// The connection it is read from.
-    pub feed: Connection,
-}
 
 /// Why a consumer could not be opened or is not trusted any more.
 #[derive(Debug, thiserror::Error)]
@@ -70,167 +39,6 @@ pub enum FeedError {
     /// The connection was lost.
     #[error("the connection to NATS was lost")]
     Disconnected,
-}
-
-/// Everything needed to open a consumer, owned, so that requests can be served meanwhile.
-#[derive(Debug, Clone)]
-pub struct Opening {
-    /// The stream's name.
-    pub stream: String,
-    /// What the configuration says of it, if anything.
-    pub declared: Option<config::Stream>,
-    /// The connection that will read.
-    pub feed: Kept,
-    /// The connection for requests.
-    pub control: Kept,
-    /// What is held already.
-    pub known: Option<Known>,
-    /// The next message is suspected of ending whoever reads it.
-    pub suspect: bool,
-    /// How much history a first read may fill, in bytes.
-    pub history_bytes: usize,
-}
-
-/// Opens a checked consumer. Waits for the connections, without limit; each request is bounded.
-pub async fn open(opening: Opening) -> Result<Opened, FeedError> {
-    let feed = opening.feed.connected().await;
-    let control = opening.control.connected().await.client;
-    let info = opening.stream_info(&control).await?;
-    if info.config.retention != "limits" {
-        return Err(FeedError::Retention(info.config.retention));
-    }
-    let epoch = Epoch::of(&opening.stream, &info.created);
-    let plan = opening.plan(&control, &info, epoch).await?;
-    opening.subscribe(feed, info, epoch, plan).await
-}
-
-/// Where to start, before the server has had its say.
-struct Plan {
-    start: Start,
-    base: Position,
-    stepped_over: Option<StoredMessage>,
-}
-
-impl Plan {
-    fn new(start: Start, base: Position) -> Self {
-        Self { start, base, stepped_over: None }
-    }
-}
-
-impl Opening {
-    async fn stream_info(&self, control: &Client) -> Result<StreamInfo, FeedError> {
-        match (api::stream_info(control, &self.stream).await, &self.declared) {
-            (Err(error), Some(create)) if create.create && error.is_not_found() => {
-                tracing::info!(stream = self.stream, "Stream created");
-                Ok(api::stream_create(control, create).await?)
-            }
-            (Ok(info), Some(declared)) => {
-                let sorted = |subjects: &[String]| subjects.iter().cloned().collect::<BTreeSet<_>>();
-                if !declared.subjects.is_empty() && sorted(&declared.subjects) != sorted(&info.config.subjects) {
-                    let (configured, actual) = (&declared.subjects, &info.config.subjects);
-                    tracing::warn!(
-                        stream = self.stream,
-                        ?configured,
-                        ?actual,
-                        "Stream has other subjects than configured"
-                    );
-                }
-                Ok(info)
-            }
-            (answer, None) => Ok(answer?),
-            (Err(error), Some(_)) => Err(error.into()),
-        }
-    }
-
-    async fn plan(&self, control: &Client, info: &StreamInfo, epoch: Epoch) -> Result<Plan, FeedError> {
-        let Some(known) = self.known else {
-            return Ok(Plan::new(Start::First, self.first_base(control, info).await?));
-        };
-        let seen = Seen { epoch, last_seq: info.state.last_seq, at_head: self.at_head(control, known).await? };
-        match start::decide(Some(known), seen) {
-            start @ Start::RolledBack => {
-                return Ok(Plan::new(start, self.last_until(control, info, known.head).await?));
-            }
-            start @ (Start::First | Start::Reset) => {
-                return Ok(Plan::new(start, self.first_base(control, info).await?));
-            }
-            Start::Continued => {}
-        }
-        let plan = Plan::new(Start::Continued, known.head);
-        // Where older messages are gone too, the server's clamping tells the hole.
-        if self.suspect && info.state.first_seq <= known.head.seq + 1 {
-            return self.step_over(control, plan).await;
-        }
-        Ok(plan)
-    }
-
-    /// Takes the next message by itself and starts behind it.
-    async fn step_over(&self, control: &Client, mut plan: Plan) -> Result<Plan, FeedError> {
-        if let Some(message) = api::message_from(control, &self.stream, plan.base.seq + 1).await? {
-            plan.base = message.at();
-            plan.stepped_over = Some(message);
-        }
-        Ok(plan)
-    }
-
-    /// What stands at the sequence of our head, where that can tell anything.
-    async fn at_head(&self, control: &Client, known: Known) -> Result<Option<Position>, FeedError> {
-        if known.head.seq == 0 || known.head.time == 0 {
-            return Ok(None);
-        }
-        let there = api::message_at(control, &self.stream, known.head.seq).await?;
-        Ok(there.map(|message| message.at()))
-    }
-
-    /// The newest position whose message is not younger than `than`: what was stored after a store went back in time is new
-    /// to everybody. Asks for some twenty messages.
-    async fn last_until(&self, control: &Client, info: &StreamInfo, than: Position) -> Result<Position, FeedError> {
-        let (mut low, mut high) = (info.state.first_seq.max(1), info.state.last_seq + 1);
-        let mut last = Position { seq: low - 1, time: 0 };
-        while low < high {
-            let middle = u64::midpoint(low, high);
-            match api::message_from(control, &self.stream, middle).await? {
-                Some(message) if message.time <= than.time => {
-                    last = message.at();
-                    low = message.seq + 1;
-                }
-                _ => high = middle,
-            }
-        }
-        Ok(last)
-    }
-
-    /// The position to start behind when nothing is held: as far back as the history has room for.
-    async fn first_base(&self, control: &Client, info: &StreamInfo) -> Result<Position, FeedError> {
-        let state = &info.state;
-        let each = state.bytes.checked_div(state.messages).unwrap_or(0) + FRAME_OVERHEAD_BYTES;
-        let room = u64::try_from(self.history_bytes).unwrap_or(u64::MAX) / each;
-        let oldest = state.first_seq.saturating_sub(1).min(state.last_seq);
-        let seq = state.last_seq.saturating_sub(room).max(oldest);
-        if seq == 0 {
-            return Ok(Position::START);
-        }
-        let message = api::message_at(control, &self.stream, seq).await?;
-        Ok(message.map_or(Position { seq, time: 0 }, |message| message.at()))
-    }
-
-    async fn subscribe(
-        self,
-        feed: Connection,
-        info: StreamInfo,
-        epoch: Epoch,
-        plan: Plan,
-    ) -> Result<Opened, FeedError> {
-        let client = &feed.client;
-        let inbox = client.new_inbox();
-        let messages = client.subscribe(inbox.clone()).await.map_err(|e| FeedError::Client(e.to_string()))?;
-        let consumer = api::consumer_create(client, &self.stream, &inbox, plan.base.seq + 1).await?;
-        let base = start::clamped(plan.base, consumer.delivered.stream_seq)
-            .ok_or(FeedError::Order("the consumer starts before the place that was asked for"))?;
-        let Plan { start, stepped_over, .. } = plan;
-        let (pending, consumer) = (consumer.num_pending, consumer.name);
-        Ok(Opened { info, epoch, start, base, pending, consumer, stepped_over, messages, feed })
-    }
 }
 
 /// The order of one consumer's messages.

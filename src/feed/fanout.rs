@@ -32,7 +32,7 @@ impl Fanout {
         Self { shards, interest: Interest::default(), told }
     }
 
-    /// Does what a stream's ledger orders; reading passes is not for the shards.
+    /// Does what a stream's ledger orders; reading the stream is not for the shards.
     pub(super) async fn carry_out(&mut self, stream: u8, output: Output) {
         match output {
             Output::Event(event) => self.event(stream, event).await,
@@ -54,7 +54,7 @@ impl Fanout {
                 self.to(shard, ToShard::Attached { ticket, grant, piece }).await;
             }
             Output::Left { shard, grant } => self.remove(shard, grant.stream()),
-            Output::Read { .. } => {}
+            Output::Read { .. } | Output::Look(_) => {}
         }
     }
 

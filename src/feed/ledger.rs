@@ -17,7 +17,7 @@ pub(super) use self::replay::{Bounds, Filled, PassId};
 use self::replay::{Missing, MissingFrom, Replay};
 use super::encode::Encoder;
 use super::start::{Begun, Known, Start};
-use crate::cursor::{Cursor, Epoch, LastEventId, Position};
+use crate::cursor::{Cursor, LastEventId, Position};
 use crate::event::{Event, Frames};
 use crate::frame::Frame;
 use crate::frame::notice::{self, Gap, GapReason};
@@ -25,9 +25,9 @@ use crate::link::{self, FeedStatus, Piece, StreamRequest, Ticket};
 use crate::log::Log;
 use crate::route::Grant;
 
-/// How long a cursor above our head waits at least for us to catch up with another sidecar: longer than a replica of the
-/// stream lags behind its leader.
-const AHEAD_PATIENCE: Duration = Duration::from_millis(3500);
+/// How long a cursor above the end of a replicated stream waits at least: longer than a new leader may know less than the
+/// one before.
+const LEADER_PATIENCE: Duration = Duration::from_millis(3500);
 
 /// What is to be done, in this order.
 #[derive(Debug)]
@@ -76,11 +76,13 @@ pub(super) enum Output {
     Read {
         /// For whom, in [`Ledger::filled`].
         pass: PassId,
-        /// In this life of the stream.
-        epoch: Epoch,
+        /// While this is what the stream is.
+        known: Known,
         /// The first sequence.
         from: u64,
     },
+    /// The stream's leader is to be asked whether this is still what the stream is; the answer goes to [`Ledger::looked`].
+    Look(Known),
 }
 
 /// What is fixed.
@@ -110,18 +112,16 @@ pub(super) struct Ledger {
     warm_at: u64,
     /// Clients have been told that NATS is away.
     degraded: bool,
-    /// The consumer has nothing more to give.
-    at_end: bool,
-    /// When that was last so.
-    was_at_end: Option<Instant>,
     /// Logs begun so far.
     logs: u32,
     /// Requests that came before the log was warm.
     early: VecDeque<StreamRequest>,
-    /// Clients whose cursor is above our head.
-    ahead: Vec<Waiting>,
-    /// Those of them that are looked at again just now.
+    /// Clients whose cursor does not fit the log: it may be the log that is behind, or of a stream that is gone.
+    doubtful: Vec<Waiting>,
+    /// Those of them that are served just now.
     settling: Vec<Waiting>,
+    /// The log during which a look was ordered that has not been answered.
+    looking: Option<u32>,
     /// Clients that are served with what the log does not hold.
     replay: Replay,
     outputs: VecDeque<Output>,
@@ -138,12 +138,11 @@ impl Ledger {
             warm: false,
             warm_at: 0,
             degraded: false,
-            at_end: false,
-            was_at_end: None,
             logs: 0,
             early: VecDeque::new(),
-            ahead: Vec::new(),
+            doubtful: Vec::new(),
             settling: Vec::new(),
+            looking: None,
             outputs: VecDeque::new(),
         }
     }
@@ -174,12 +173,12 @@ impl Ledger {
             // What was stored behind our head meanwhile is gone again, if the consumer starts further on.
             self.declare_removed(begun.base.seq);
         }
-        if begun.pending == 0 {
+        if let Some(end) = begun.end {
             match begun.start {
-                Start::Continued => self.declare_removed(begun.last_seq),
-                _ => self.skip_to(Position { seq: begun.last_seq, time: 0 }),
+                Start::Continued => self.declare_removed(end),
+                _ => self.skip_to(Position { seq: end, time: 0 }),
             }
-            self.idle();
+            self.warmed();
         }
         self.set_degraded(false);
     }
@@ -201,6 +200,7 @@ impl Ledger {
         });
         self.outputs.push_back(Output::Begin { log: self.logs, base, gap });
         self.log = Some(log);
+        self.settling.append(&mut self.doubtful);
         for Missing { shard, ticket, grant, from } in self.replay.clear() {
             let from = match from {
                 MissingFrom::Cursor(cursor) => link::From::LastEventId(LastEventId::Cursor(cursor)),
@@ -214,21 +214,14 @@ impl Ledger {
     pub(super) fn take(&mut self, event: Arc<Event>, pending: u64) {
         let seq = event.at.seq;
         self.append(event);
-        self.at_end = pending == 0;
-        if self.at_end || seq >= self.warm_at {
+        if pending == 0 || seq >= self.warm_at {
             self.warmed();
         }
     }
 
     /// The consumer is idle: nothing waits.
     pub(super) fn idle(&mut self) {
-        self.at_end = true;
         self.warmed();
-    }
-
-    /// The consumer is lost.
-    pub(super) fn lost(&mut self) {
-        self.at_end = false;
     }
 
     fn append(&mut self, event: Arc<Event>) {
@@ -269,7 +262,8 @@ impl Ledger {
 
     /// A second has passed. `settled`: no further request is at hand.
     pub(super) fn tick(&mut self, now: Instant, settled: bool) {
-        self.settle_ahead();
+        self.settle();
+        self.look();
         self.step_replay(now, settled);
         if let Some(log) = &self.log {
             self.outputs.push_back(Output::Head(log.cursor(log.head())));

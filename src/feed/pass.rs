@@ -15,7 +15,9 @@ use super::connection::Kept;
 use super::consumer::{FeedError, Kind, Order};
 use super::encode::{Encoder, NAME_HEADER};
 use super::ledger::Filled;
-use crate::cursor::{Cursor, Epoch, Position};
+use super::look;
+use super::start::{self, Known, Start};
+use crate::cursor::{Cursor, Position};
 use crate::event::Event;
 use crate::frame;
 
@@ -64,10 +66,10 @@ impl From<api::ApiError> for Stop {
 
 impl Reader {
     /// Begins to read at a sequence.
-    pub(super) fn start(&self, epoch: Epoch, from: u64) -> mpsc::Receiver<Filled> {
+    pub(super) fn start(&self, known: Known, from: u64) -> mpsc::Receiver<Filled> {
         // One pull ahead of whoever takes them.
         let (sender, filled) = mpsc::channel(1);
-        let pass = Pass { reader: self.clone(), epoch, next: from, sender };
+        let pass = Pass { reader: self.clone(), known, next: from, sender };
         tokio::task::spawn_local(pass.run());
         filled
     }
@@ -75,7 +77,8 @@ impl Reader {
 
 struct Pass {
     reader: Reader,
-    epoch: Epoch,
+    /// What the stream was when the pass began.
+    known: Known,
     next: u64,
     sender: mpsc::Sender<Filled>,
 }
@@ -108,7 +111,8 @@ impl Pass {
     async fn read(&mut self) -> Result<(), Stop> {
         let control = self.reader.control.connected().await.client;
         let info = api::stream_info(&control, &self.reader.stream).await?;
-        if Epoch::of(&self.reader.stream, &info.created) != self.epoch {
+        let seen = look::compare(&control, &self.reader.stream, &info, self.known.head).await?;
+        if start::decide(Some(self.known), seen) != Start::Continued {
             return Err(Stop::OtherStream);
         }
         let mut history = self.reader.history.connected().await;
@@ -208,7 +212,7 @@ impl Pass {
     fn event(&self, message: &Message, at: Position) -> Arc<Event> {
         let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
         let message = frame::Message { subject: &message.subject, name, payload: &message.payload, time: at.time };
-        Arc::new(self.reader.encoder.event(message, Some(Cursor { epoch: self.epoch, at })))
+        Arc::new(self.reader.encoder.event(message, Some(Cursor { epoch: self.known.epoch, at })))
     }
 
     /// Reads the next message in a way that cannot fail.
@@ -222,7 +226,7 @@ impl Pass {
     }
 
     fn stored(&self, message: &StoredMessage) -> Arc<Event> {
-        Arc::new(self.reader.encoder.stored(message, Cursor { epoch: self.epoch, at: message.at() }))
+        Arc::new(self.reader.encoder.stored(message, Cursor { epoch: self.known.epoch, at: message.at() }))
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Seen {
     pub last_seq: u64,
     /// The message at the head that is held, where there is still one.
     pub at_head: Option<Position>,
+    /// Whether several servers keep the stream: then a new leader may not know everything in its first moments.
+    pub replicated: bool,
 }
 
 /// Whether what is held can be continued.
@@ -45,7 +47,8 @@ pub fn decide(known: Option<Known>, seen: Seen) -> Start {
     if known.epoch != seen.epoch {
         return Start::Reset;
     }
-    let rewritten = seen.at_head.is_some_and(|there| there.is_another_than(known.head));
+    // A head without a time is a hole, and a hole stays one: what was removed does not come back by itself.
+    let rewritten = seen.at_head.is_some_and(|there| there.time != 0 && there.time != known.head.time);
     if seen.last_seq < known.head.seq || rewritten { Start::RolledBack } else { Start::Continued }
 }
 
@@ -59,7 +62,7 @@ pub fn clamped(asked: Position, before_first: u64) -> Option<Position> {
     (before_first > asked.seq).then_some(Position { seq: before_first, time: 0 })
 }
 
-/// An opened consumer, as far as it matters to who waits for its messages.
+/// An opened consumer, as far as it matters to clients.
 #[derive(Debug)]
 pub struct Begun {
     /// How it relates to what was held.
@@ -70,8 +73,8 @@ pub struct Begun {
     pub base: Position,
     /// The newest sequence given out when it was opened.
     pub last_seq: u64,
-    /// Messages already waiting.
-    pub pending: u64,
+    /// The same where no message stands behind `base`: then it has nothing to send.
+    pub end: Option<u64>,
     /// Why messages of the stream can be gone.
     pub removed: GapReason,
 }
@@ -88,12 +91,15 @@ mod tests {
     fn every_case_has_its_start() {
         let ours = Epoch::of("S", "t");
         let known = Some(Known { epoch: ours, head: at(10, 100) });
-        let seen = |last_seq, at_head| Seen { epoch: ours, last_seq, at_head };
+        let seen = |last_seq, at_head| Seen { epoch: ours, last_seq, at_head, replicated: false };
         assert_eq!(decide(None, seen(10, None)), Start::First);
         assert_eq!(decide(known, seen(10, Some(at(10, 100)))), Start::Continued);
         assert_eq!(decide(known, seen(12, None)), Start::Continued, "the message at the head may be gone");
         assert_eq!(decide(known, seen(9, None)), Start::RolledBack, "sequences are given out once");
         assert_eq!(decide(known, seen(12, Some(at(10, 101)))), Start::RolledBack, "another message at the head");
+        let hole = Some(Known { epoch: ours, head: at(10, 0) });
+        assert_eq!(decide(hole, seen(12, None)), Start::Continued);
+        assert_eq!(decide(hole, seen(12, Some(at(10, 101)))), Start::RolledBack, "a message where there was none");
         let other = Seen { epoch: Epoch::of("S", "u"), ..seen(12, Some(at(10, 100))) };
         assert_eq!(decide(known, other), Start::Reset);
     }

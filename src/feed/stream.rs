@@ -10,16 +10,19 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::LocalBoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::api;
 use super::connection::Connection;
-use super::consumer::{self, FeedError, Kind, Opened, Opening, Order, SILENCE_MAX};
+use super::consumer::{FeedError, Kind, Order, SILENCE_MAX};
 use super::encode::{Encoder, NAME_HEADER};
 use super::fanout::Fanout;
 use super::ledger::{Filled, Ledger, Output, PassId};
+use super::look::{self, Looked};
+use super::opening::{self, Opened, Opening};
 use super::pass::Reader;
 use super::start::Begun;
 use crate::cursor::{Cursor, Position};
@@ -65,8 +68,9 @@ pub struct StreamFeed {
 /// What changes while it runs.
 struct State {
     feed: StreamFeed,
-    /// The passes that are being read.
-    passes: Vec<(PassId, mpsc::Receiver<Filled>)>,
+    asides: Asides,
+    /// When the last look was asked.
+    last_look: Option<std::time::Instant>,
     /// The head when the connection was last lost, and how often it was lost there.
     losses: (u64, u32),
 }
@@ -74,21 +78,46 @@ struct State {
 impl StreamFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
-        State { feed: self, passes: Vec::new(), losses: (0, 0) }.run().await;
+        let asides = Asides { passes: Vec::new(), look: None };
+        State { feed: self, asides, last_look: None, losses: (0, 0) }.run().await;
     }
 }
 
-/// Waits until a pass has been read further and is wanted further.
-async fn filled(passes: &mut [(PassId, mpsc::Receiver<Filled>)], ledger: &Ledger) -> (PassId, Option<Filled>) {
-    std::future::poll_fn(|cx| {
-        for (pass, filled) in passes.iter_mut().filter(|(pass, _)| ledger.takes(*pass)) {
-            if let Poll::Ready(filled) = filled.poll_recv(cx) {
-                return Poll::Ready((*pass, filled));
+/// What is read beside the consumer.
+struct Asides {
+    /// The past.
+    passes: Vec<(PassId, mpsc::Receiver<Filled>)>,
+    /// What the leader says.
+    look: Option<LocalBoxFuture<'static, Result<Looked, FeedError>>>,
+}
+
+/// What was read beside the consumer.
+enum Aside {
+    /// A pass; `None` when it ends.
+    Filled(PassId, Option<Filled>),
+    /// What the leader says.
+    Looked(Result<Looked, FeedError>),
+}
+
+impl Asides {
+    /// Waits until a pass that takes more has been read further, or the leader has answered.
+    async fn next(&mut self, ledger: &Ledger) -> Aside {
+        std::future::poll_fn(|cx| {
+            if let Some(look) = &mut self.look
+                && let Poll::Ready(looked) = look.poll_unpin(cx)
+            {
+                self.look = None;
+                return Poll::Ready(Aside::Looked(looked));
             }
-        }
-        Poll::Pending
-    })
-    .await
+            for (pass, filled) in self.passes.iter_mut().filter(|(pass, _)| ledger.takes(*pass)) {
+                if let Poll::Ready(filled) = filled.poll_recv(cx) {
+                    return Poll::Ready(Aside::Filled(*pass, filled));
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
 }
 
 impl State {
@@ -100,7 +129,6 @@ impl State {
                     attempt = 0;
                     let began = Instant::now();
                     let Some(error) = self.session(opened).await else { return };
-                    self.feed.ledger.lost();
                     tracing::warn!(stream = self.name(), %error, "Feed interrupted");
                     self.suspect(&error, began.elapsed());
                 }
@@ -132,13 +160,13 @@ impl State {
         self.feed.opening.known = self.feed.ledger.known();
         self.feed.opening.suspect = self.head().is_some_and(|head| self.losses == (head.seq, LOSSES_AT_POISON));
         let opening = self.feed.opening.clone();
-        let mut open = pin!(consumer::open(opening));
+        let mut open = pin!(opening::open(opening));
         let mut tick = tokio::time::interval(HEAD_INTERVAL);
         loop {
             tokio::select! {
                 opened = &mut open => return Some(opened),
                 request = self.feed.requests.recv() => self.serve(request?).await,
-                (pass, filled) = filled(&mut self.passes, &self.feed.ledger) => self.filled(pass, filled).await,
+                aside = self.asides.next(&self.feed.ledger) => { self.aside(aside).await; }
                 _ = tick.tick() => {
                     if !self.feed.opening.feed.current().link.borrow().connected {
                         self.degraded().await;
@@ -160,7 +188,7 @@ impl State {
                     Some(request) => self.serve(request).await,
                     None => return false,
                 },
-                (pass, filled) = filled(&mut self.passes, &self.feed.ledger) => self.filled(pass, filled).await,
+                aside = self.asides.next(&self.feed.ledger) => { self.aside(aside).await; }
             }
         }
     }
@@ -168,10 +196,11 @@ impl State {
     /// Reads until something is wrong. `None` when the process ends.
     async fn session(&mut self, opened: Opened) -> Option<FeedError> {
         self.begin(&opened).await;
-        let Opened { consumer, feed, mut messages, .. } = opened;
+        let Opened { consumer, feed, losses, mut messages, .. } = opened;
         let mut order = Order::after(opened.base);
         let mut link = feed.link.clone();
-        let losses = link.borrow_and_update().losses;
+        // A loss since the consumer was created counts: its first message may have caused it.
+        link.mark_changed();
         let mut tick = tokio::time::interval(HEAD_INTERVAL);
         let mut deadline = pin!(tokio::time::sleep(SILENCE_MAX));
         let error = loop {
@@ -204,7 +233,11 @@ impl State {
                     Ok(()) if link.borrow().losses != losses => break FeedError::Disconnected,
                     Ok(()) => {}
                 },
-                (pass, filled) = filled(&mut self.passes, &self.feed.ledger) => self.filled(pass, filled).await,
+                aside = self.asides.next(&self.feed.ledger) => {
+                    if !self.aside(aside).await {
+                        break FeedError::Order("the stream is another one now");
+                    }
+                }
                 _ = tick.tick() => self.tick().await,
                 () = &mut deadline => break FeedError::Silence,
             }
@@ -218,8 +251,8 @@ impl State {
     async fn begin(&mut self, opened: &Opened) {
         let removed = removal_reason(&opened.info.config);
         let (start, base, pending) = (opened.start, opened.base, opened.pending);
-        let last_seq = opened.info.state.last_seq;
-        let begun = Begun { start, epoch: opened.epoch, base, last_seq, pending, removed };
+        let (end, last_seq) = (opened.end, opened.info.state.last_seq);
+        let begun = Begun { start, epoch: opened.epoch, base, last_seq, end, removed };
         let stepped_over = opened.stepped_over.as_ref().map(|message| self.stepped_over(message, opened));
         self.feed.ledger.begin(&begun, stepped_over);
         self.carry_out().await;
@@ -267,10 +300,16 @@ impl State {
     async fn carry_out(&mut self) {
         loop {
             while let Some(output) = self.feed.ledger.output() {
-                if let Output::Read { pass, epoch, from } = output {
-                    self.passes.push((pass, self.feed.reader.start(epoch, from)));
-                } else {
-                    self.feed.fanout.carry_out(self.feed.index, output).await;
+                match output {
+                    Output::Read { pass, known, from } => {
+                        self.asides.passes.push((pass, self.feed.reader.start(known, from)));
+                    }
+                    Output::Look(known) => {
+                        let control = self.feed.opening.control.clone();
+                        let look = look::look(control, self.name().to_owned(), known, self.last_look);
+                        self.asides.look = Some(look.boxed_local());
+                    }
+                    output => self.feed.fanout.carry_out(self.feed.index, output).await,
                 }
             }
             if !self.feed.ledger.next_turn(std::time::Instant::now(), self.feed.requests.is_empty()) {
@@ -278,7 +317,7 @@ impl State {
             }
         }
         // A reader ends when its pass does.
-        self.passes.retain(|(pass, _)| self.feed.ledger.has_pass(*pass));
+        self.asides.passes.retain(|(pass, _)| self.feed.ledger.has_pass(*pass));
     }
 
     async fn serve(&mut self, request: StreamRequest) {
@@ -287,10 +326,22 @@ impl State {
         self.carry_out().await;
     }
 
-    async fn filled(&mut self, pass: PassId, filled: Option<Filled>) {
-        self.feed.ledger.filled(pass, filled);
-        self.feed.ledger.step_replay(std::time::Instant::now(), self.feed.requests.is_empty());
+    /// False when the stream is another one than what is held.
+    async fn aside(&mut self, aside: Aside) -> bool {
+        let (now, settled) = (std::time::Instant::now(), self.feed.requests.is_empty());
+        let is_ours = match aside {
+            Aside::Filled(pass, filled) => {
+                self.feed.ledger.filled(pass, filled);
+                self.feed.ledger.step_replay(now, settled);
+                true
+            }
+            Aside::Looked(looked) => {
+                self.last_look = Some(now);
+                self.feed.ledger.looked(looked.ok())
+            }
+        };
         self.carry_out().await;
+        is_ours
     }
 
     /// After new events or a new start: lets in who was waiting for them.

@@ -3,12 +3,14 @@
 //! What a client is given and what it is registered for are decided in one step: that is why replay and live have no seam.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::replay::{Action, Missing, MissingFrom};
-use super::{AHEAD_PATIENCE, Ledger, Output};
+use super::{LEADER_PATIENCE, Ledger, Output};
 use crate::cursor::{Cursor, LastEventId, Position};
 use crate::event::Event;
+use crate::feed::look::Looked;
+use crate::feed::start::{self, Start};
 use crate::frame::notice::{self, Gap, GapReason, Resume};
 use crate::link::{self, Piece, StreamRequest, Ticket};
 use crate::resume::{self, Verdict};
@@ -22,6 +24,8 @@ pub(in crate::feed) struct Waiting {
     grant: Arc<Grant>,
     last: LastEventId,
     since: Instant,
+    /// The stream's leader knows better than the cursor.
+    judged: bool,
 }
 
 impl Waiting {
@@ -32,7 +36,16 @@ impl Waiting {
             MissingFrom::After(_) => LastEventId::Unknown,
         };
         let Missing { shard, ticket, grant, .. } = missing;
-        Self { shard, ticket, grant, last, since: now }
+        Self { shard, ticket, grant, last, since: now, judged: false }
+    }
+
+    /// Whether a look, at which the stream still was what is held, shows that the cursor does not fit the stream: that was
+    /// asked after it came, and the stream has not even got to it.
+    fn is_judged_by(&self, looked: &Looked) -> bool {
+        let LastEventId::Cursor(cursor) = self.last else { return true };
+        let fits = cursor.epoch == looked.seen.epoch && cursor.at.seq > looked.known.head.seq;
+        let patience = if fits && looked.seen.replicated { LEADER_PATIENCE } else { Duration::ZERO };
+        looked.asked >= self.since + patience && !(fits && cursor.at.seq <= looked.seen.last_seq)
     }
 }
 
@@ -72,19 +85,52 @@ impl Ledger {
 
     /// There are new events, or another log: who waited for them takes turns.
     pub(in crate::feed) fn advanced(&mut self, now: Instant, settled: bool) {
-        if self.at_end {
-            self.was_at_end = Some(now);
-        }
-        self.settle_ahead();
+        self.settle();
         if self.warm {
             self.step_replay(now, settled);
         }
     }
 
-    pub(super) fn settle_ahead(&mut self) {
-        if self.warm && !self.ahead.is_empty() {
-            self.settling.append(&mut self.ahead);
+    /// Doubtful clients whose cursor the log has reached are served.
+    pub(super) fn settle(&mut self) {
+        let Some(log) = self.log.as_ref().filter(|_| self.warm) else { return };
+        if self.doubtful.is_empty() {
+            return;
         }
+        let (epoch, head) = (log.epoch(), log.head().seq);
+        let reached = |client: &Waiting| match client.last {
+            LastEventId::Cursor(cursor) => cursor.epoch == epoch && cursor.at.seq <= head,
+            LastEventId::Absent | LastEventId::Unknown => true,
+        };
+        let (reached, doubtful) = std::mem::take(&mut self.doubtful).into_iter().partition(reached);
+        self.doubtful = doubtful;
+        let reached: Vec<Waiting> = reached;
+        self.settling.extend(reached);
+    }
+
+    /// Orders a look for those who are in doubt.
+    pub(super) fn look(&mut self) {
+        let Some(known) = self.known().filter(|_| !self.doubtful.is_empty() && self.looking.is_none()) else { return };
+        self.looking = Some(self.logs);
+        self.outputs.push_back(Output::Look(known));
+    }
+
+    /// The answer to a look; `None` when there was none. False when the stream is another one than what is held.
+    pub(in crate::feed) fn looked(&mut self, looked: Option<Looked>) -> bool {
+        let of = self.looking.take();
+        let Some(looked) = looked.filter(|_| of == Some(self.logs)) else { return true };
+        if start::decide(Some(looked.known), looked.seen) != Start::Continued {
+            return false;
+        }
+        for mut client in std::mem::take(&mut self.doubtful) {
+            client.judged = client.is_judged_by(&looked);
+            if client.judged { &mut self.settling } else { &mut self.doubtful }.push(client);
+        }
+        // The others wait for the head, or for the next tick.
+        if self.doubtful.iter().any(|client| client.since > looked.asked) {
+            self.look();
+        }
+        true
     }
 
     fn serve(&mut self, request: StreamRequest, now: Instant) {
@@ -93,7 +139,7 @@ impl Ledger {
             // Only the request itself still holds the grant: the client has gone.
             StreamRequest::Attach { grant, .. } if Arc::strong_count(&grant) == 1 => {}
             StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } => {
-                self.attach(Waiting { shard, ticket, grant, last, since: now });
+                self.attach(Waiting { shard, ticket, grant, last, since: now, judged: false });
             }
             StreamRequest::Attach { shard, ticket, grant, from: link::From::Sequence { log, after } } => {
                 self.go_on(shard, ticket, &grant, log, after);
@@ -104,7 +150,10 @@ impl Ledger {
     fn attach(&mut self, client: Waiting) {
         let Some(log) = &self.log else { return };
         let verdict = match (resume::decide(client.last, log), client.last) {
-            (Verdict::Ahead, _) if self.may_catch_up(&client) => return self.ahead.push(client),
+            (Verdict::Ahead | Verdict::Gap { gap: Gap { reason: GapReason::Reset, .. }, .. }, _) if !client.judged => {
+                self.doubtful.push(client);
+                return self.look();
+            }
             (Verdict::Ahead, LastEventId::Cursor(cursor)) => resume::rolled_back(log, cursor),
             (Verdict::Behind(cursor), _) => {
                 let Waiting { shard, ticket, grant, .. } = client;
@@ -113,11 +162,6 @@ impl Ledger {
             (verdict, _) => verdict,
         };
         self.open_client(&client, verdict);
-    }
-
-    /// Whether a cursor above our head may still turn out to be ours: until we were at the stream's end well after it came.
-    fn may_catch_up(&self, client: &Waiting) -> bool {
-        self.was_at_end.is_none_or(|at| at < client.since + AHEAD_PATIENCE)
     }
 
     /// Opens a client's stream by a verdict.
@@ -152,8 +196,8 @@ impl Ledger {
                 Action::Join(missing) => self.join(missing, now),
                 Action::Verdict(missing, verdict) => self.open_client(&Waiting::new(missing, now), verdict),
                 Action::Read { pass, from } => {
-                    let Some(log) = &self.log else { return };
-                    self.outputs.push_back(Output::Read { pass, epoch: log.epoch(), from });
+                    let Some(known) = self.known() else { return };
+                    self.outputs.push_back(Output::Read { pass, known, from });
                 }
             }
         }

@@ -18,6 +18,7 @@ use crate::feed::Feeds;
 use crate::feed::encode::Encoder;
 use crate::feed::fanout::Fanout;
 use crate::feed::ledger::{Bounds, Filled, Ledger, Output, PassId, Settings};
+use crate::feed::look::Looked;
 use crate::feed::start::{self, Begun, Known, Seen, Start};
 use crate::frame::notice::GapReason;
 use crate::frame::{self, EventNaming, Payload};
@@ -38,6 +39,8 @@ pub(super) struct Sidecar {
     encoder: Encoder,
     consumer: Consumer,
     readers: Vec<Reader>,
+    /// A look that is ordered.
+    look: Option<Known>,
     /// Whether a consumer beyond the end is clamped, as old servers do, or waits for its first message.
     clamps: bool,
     pub(super) passes_begun: u64,
@@ -123,6 +126,7 @@ impl Sidecar {
             encoder,
             consumer: Consumer::None,
             readers: Vec::new(),
+            look: None,
             clamps: world.replays == 1,
             passes_begun: 0,
         }
@@ -134,6 +138,7 @@ impl Sidecar {
             0..3 => self.deliver(),
             3..5 => (0..4).for_each(|_| self.take_request(now)),
             5..8 => self.feed(store, random, now),
+            8 => self.look(store, random, now),
             _ => self.read_past(store, random, now),
         }
     }
@@ -144,6 +149,7 @@ impl Sidecar {
             self.take_request(now);
         }
         self.feed(store, random, now);
+        self.look(store, random, now);
         for _ in 0..4 {
             self.read_past(store, random, now);
         }
@@ -162,7 +168,6 @@ impl Sidecar {
 
     pub(super) fn break_consumer(&mut self) {
         self.consumer = Consumer::None;
-        self.ledger.lost();
     }
 
     pub(super) fn break_passes(&mut self) {
@@ -190,10 +195,13 @@ impl Sidecar {
     fn carry_out(&mut self, now: Instant) {
         loop {
             while let Some(output) = self.ledger.output() {
-                if let Output::Read { pass, from, .. } = output {
-                    let known = self.ledger.known().expect("a log begins before a pass");
+                if let Output::Read { pass, known, from } = output {
                     self.readers.push(Reader { pass, known, next: from, incarnation: None, ready: None });
                     self.passes_begun += 1;
+                    continue;
+                }
+                if let Output::Look(known) = output {
+                    self.look = Some(known);
                     continue;
                 }
                 let mut order = std::pin::pin!(self.fanout.carry_out(0, output));
@@ -290,13 +298,23 @@ impl Sidecar {
             return;
         }
         let pending = store.from(begins.seq + 1).count() as u64;
-        let begun = Begun { start, epoch, base: begins, last_seq: store.last(), pending, removed: GapReason::Purged };
+        let end = (pending == 0).then_some(store.last());
+        let begun = Begun { start, epoch, base: begins, last_seq: store.last(), end, removed: GapReason::Purged };
         let stepped_over = stepped_over.map(|message| self.event(&message, epoch));
         self.ledger.begin(&begun, stepped_over);
         self.carry_out(now);
         self.consumer = Consumer::Open { incarnation: store.incarnation, next: begins.seq + 1 };
         let settled = self.requests.is_empty();
         self.ledger.advanced(now, settled);
+        self.carry_out(now);
+    }
+
+    fn look(&mut self, store: &Store, random: &mut Random, now: Instant) {
+        let Some(known) = self.look.take() else { return };
+        let looked = Looked { known, seen: seen(store, Some(known.head)), asked: now };
+        if !self.ledger.looked((!random.chance(20)).then_some(looked)) {
+            self.break_consumer();
+        }
         self.carry_out(now);
     }
 
@@ -341,5 +359,5 @@ impl Sidecar {
 
 fn seen(store: &Store, at: Option<Position>) -> Seen {
     let at_head = at.and_then(|at| store.at(at.seq)).map(|message| message.at);
-    Seen { epoch: store.epoch(), last_seq: store.last(), at_head }
+    Seen { epoch: store.epoch(), last_seq: store.last(), at_head, replicated: false }
 }

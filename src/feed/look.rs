@@ -1,0 +1,61 @@
+//! What a stream's leader says of it, compared with what is held.
+//!
+//! Only the leader proves anything: a replica may be late, and a Direct Get is answered by any. What follows is decided in
+//! [`super::start`].
+
+use std::time::{Duration, Instant};
+
+use async_nats::Client;
+
+use super::api::{self, StreamInfo};
+use super::connection::Kept;
+use super::consumer::FeedError;
+use super::start::{Known, Seen};
+use crate::cursor::{Epoch, Position};
+
+/// Between two looks that clients ask for with what they send.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// The answer to a look.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Looked {
+    /// What was known when it was ordered.
+    pub(super) known: Known,
+    /// What is there.
+    pub(super) seen: Seen,
+    /// When it was asked.
+    pub(super) asked: Instant,
+}
+
+/// Looks, but not too often: `last` is when the last look was asked.
+pub(super) async fn look(
+    control: Kept,
+    stream: String,
+    known: Known,
+    last: Option<Instant>,
+) -> Result<Looked, FeedError> {
+    if let Some(last) = last {
+        tokio::time::sleep_until((last + INTERVAL).into()).await;
+    }
+    let control = control.connected().await.client;
+    let asked = Instant::now();
+    let info = api::stream_info(&control, &stream).await?;
+    let seen = compare(&control, &stream, &info, known.head).await?;
+    Ok(Looked { known, seen, asked })
+}
+
+/// What the leader has at our head.
+pub(super) async fn compare(
+    control: &Client,
+    stream: &str,
+    info: &StreamInfo,
+    head: Position,
+) -> Result<Seen, FeedError> {
+    let at_head = match head.seq {
+        0 => None,
+        seq if seq > info.state.last_seq => None,
+        seq => api::message_at(control, stream, seq).await?.map(|message| message.at()),
+    };
+    let epoch = Epoch::of(stream, &info.created);
+    Ok(Seen { epoch, last_seq: info.state.last_seq, at_head, replicated: info.config.num_replicas > 1 })
+}
