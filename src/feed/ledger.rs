@@ -245,6 +245,8 @@ impl Ledger {
         log.append(hole.clone());
         let Frames::Shared(frame) = &hole.frames else { return };
         self.outputs.push_back(Output::Notice { frame: frame.clone(), degraded: None });
+        // After the notice: a heartbeat must neither be ahead of it nor, later, behind it.
+        self.outputs.push_back(Output::Head(log.cursor(log.head())));
     }
 
     /// The log begins at the stream's end: nothing was there to be read.
@@ -277,8 +279,10 @@ impl Ledger {
             return;
         }
         self.degraded = degraded;
-        let id: Option<Cursor> = Some(log.cursor(log.head()));
-        let frame = if degraded { notice::degraded(id) } else { notice::recovered(id) };
+        let head = log.cursor(log.head());
+        // The next heartbeat must not be behind the notice.
+        self.outputs.push_back(Output::Head(head));
+        let frame = if degraded { notice::degraded(Some(head)) } else { notice::recovered(Some(head)) };
         self.outputs.push_back(Output::Notice { frame, degraded: Some(degraded) });
     }
 

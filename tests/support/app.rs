@@ -36,6 +36,8 @@ pub struct Config {
     pub server: String,
     /// `[nats] servers`.
     pub nats: String,
+    /// More lines of `[nats]`.
+    pub nats_lines: String,
     /// Lines of `[trust]`; `None` leaves the table out.
     pub trust: Option<String>,
     /// Lines of `[identity]` beside `user_header`.
@@ -68,6 +70,7 @@ impl Config {
             drain_window: "1s",
             server: String::new(),
             nats: nats.to_owned(),
+            nats_lines: String::new(),
             trust: Some(TRUST_LOOPBACK.to_owned()),
             identity: String::new(),
             limits: wide.map(|key| (key, "100000".to_owned())).into(),
@@ -120,7 +123,8 @@ impl Config {
             "[server]\nlisten = {:?}\ndrain_window = {:?}\n{}",
             self.listen, self.drain_window, self.server
         );
-        let _ = writeln!(text, "[admin]\nlisten = \"127.0.0.1:0\"\n\n[nats]\nservers = [{:?}]\n", self.nats);
+        let _ = writeln!(text, "[admin]\nlisten = \"127.0.0.1:0\"\n");
+        let _ = writeln!(text, "[nats]\nservers = [{:?}]\n{}", self.nats, self.nats_lines);
         if let Some(trust) = &self.trust {
             let _ = writeln!(text, "[trust]\n{trust}");
         }

@@ -58,15 +58,44 @@ pub struct Nats {
     child: Option<Child>,
     port: u16,
     dir: tempfile::TempDir,
+    login: Option<(String, String)>,
 }
 
 impl Nats {
     /// Starts a server and waits until it answers.
     pub async fn start(version: Version) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut nats = Self { version, child: None, port: 0, dir };
+        Self::start_in(version, tempfile::tempdir().expect("a temporary directory"), None).await
+    }
+
+    /// Starts a server whose directory the caller chose, be it a small file system, and that has a configuration file whose
+    /// user may do everything.
+    pub async fn start_in(version: Version, dir: tempfile::TempDir, config: Option<(&str, [&str; 2])>) -> Self {
+        let login = config.map(|(_, [user, password])| (user.to_owned(), password.to_owned()));
+        let mut nats = Self { version, child: None, port: 0, dir, login };
+        if let Some((text, _)) = config {
+            nats.configure(text);
+        }
         nats.launch("-1").await;
         nats
+    }
+
+    /// Writes the configuration file; a running server reads it on `SIGHUP`.
+    pub fn configure(&self, text: &str) {
+        std::fs::write(self.config(), text).expect("the configuration is written");
+    }
+
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("nats.conf")
+    }
+
+    /// Where the streams are stored.
+    pub fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    /// What the server has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// Reserves a port where no server listens yet; `restart` starts it.
@@ -80,7 +109,11 @@ impl Nats {
         let ports = self.dir.path().join("ports");
         let _ = std::fs::remove_dir_all(&ports);
         std::fs::create_dir(&ports).expect("a directory for the ports file");
-        let child = Command::new(self.version.binary())
+        let mut command = Command::new(self.version.binary());
+        if self.config().exists() {
+            command.arg("-c").arg(self.config());
+        }
+        let child = command
             .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
             .arg(self.dir.path().join("store"))
             .arg("--ports_file_dir")
@@ -119,11 +152,18 @@ impl Nats {
 
     /// A client of its own.
     pub async fn client(&self) -> async_nats::Client {
-        async_nats::ConnectOptions::new()
-            .request_timeout(Some(Duration::from_secs(10)))
-            .connect(self.url())
-            .await
-            .expect("NATS accepts a client")
+        let options = self.options().request_timeout(Some(Duration::from_secs(10)));
+        options.connect(self.url()).await.expect("NATS accepts a client")
+    }
+
+    /// How a client of its own connects.
+    pub fn options(&self) -> async_nats::ConnectOptions {
+        match &self.login {
+            Some((user, password)) => {
+                async_nats::ConnectOptions::with_user_and_password(user.clone(), password.clone())
+            }
+            None => async_nats::ConnectOptions::new(),
+        }
     }
 
     /// A JetStream context on a client of its own.
@@ -230,7 +270,8 @@ impl Nats {
         self.signal(Signal::CONT);
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Any other signal.
+    pub fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the server runs");
         kill_process(Pid::from_child(child), signal).expect("our own child can be signalled");
     }

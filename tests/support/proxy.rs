@@ -22,6 +22,8 @@ struct State {
     moved: Notify,
     closed: AtomicBool,
     opened: Notify,
+    /// How late every read is passed on: between these.
+    slow: Mutex<Option<(Duration, Duration)>>,
     /// Bytes on their way to the upstream that are late, once, and how late.
     late: Mutex<Option<(Vec<u8>, Duration)>>,
     cut: broadcast::Sender<()>,
@@ -37,6 +39,7 @@ impl Proxy {
             moved: Notify::new(),
             closed: AtomicBool::new(false),
             opened: Notify::new(),
+            slow: Mutex::new(None),
             late: Mutex::new(None),
             cut: broadcast::Sender::new(1),
         });
@@ -89,6 +92,11 @@ impl Proxy {
         self.state.opened.notify_waiters();
     }
 
+    /// From now on, passes every read on late by a random time between these two, or at once again.
+    pub fn slow(&self, by: Option<(Duration, Duration)>) {
+        *self.state.slow.lock().expect("no holder panics") = by;
+    }
+
     /// Delays the next bytes to the upstream that hold this text, and with them what follows on the same connection.
     pub fn delay(&self, text: &str, by: Duration) {
         *self.state.late.lock().expect("no holder panics") = Some((text.as_bytes().to_vec(), by));
@@ -119,10 +127,15 @@ async fn pass(barred: &AtomicBool, lifted: &Notify) {
 }
 
 async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, state: &State, upwards: bool) {
-    let mut buffer = vec![0u8; 16 * 1024];
+    // So large that a slow proxy delays, but does not throttle.
+    let mut buffer = vec![0u8; 256 * 1024];
     loop {
         let Ok(count) = from.read(&mut buffer).await else { return };
         pass(&state.stalled, &state.moved).await;
+        let slow = *state.slow.lock().expect("no holder panics");
+        if let Some((from, to)) = slow {
+            tokio::time::sleep(from + (to - from).mul_f64(fastrand::f64())).await;
+        }
         if upwards && let Some(delay) = state.delay_of(&buffer[..count]) {
             tokio::time::sleep(delay).await;
         }

@@ -1,0 +1,105 @@
+//! Holds the clients' logs against the truth: what was lost, doubled, out of order, foreign, or declared without need.
+//!
+//! A pure function. It walks each client's log once, with the messages that the client had to hear beside it; what it
+//! finds it counts and shows with the lines of the log around it. Liveness and leaks are measured elsewhere
+//! (`world`, `leaks`), except for the time to heal, which can be read from the logs.
+
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::{Duration, Instant};
+
+use super::client::Log;
+use super::truth::{Truth, may_hear};
+
+/// What a kind of fault may cause.
+#[derive(Debug, Clone, Copy)]
+pub struct Allowed {
+    /// The reasons it may explain; none: no gap at all.
+    pub reasons: &'static [&'static str],
+}
+
+/// What was found, summed over the clients of a run or over runs.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Data events received.
+    pub events: usize,
+    /// Gaps that were declared, repetitions not counted.
+    pub gaps: usize,
+    /// Messages that a client had to hear and neither heard nor was told of.
+    pub lost: usize,
+    /// Heard twice.
+    pub duplicated: usize,
+    /// Heard, or named by an id, behind a later one.
+    pub out_of_order: usize,
+    /// Outside the grant, or not as it was published.
+    pub foreign: usize,
+    /// Gaps where nothing is missing, or with a reason that the fault does not explain.
+    pub false_gaps: usize,
+    /// Everything else: protocol, liveness, leaks, panics.
+    pub other: usize,
+    /// Worst time from the end of the fault to the first event after it.
+    pub worst_heal: Option<Duration>,
+    /// What went wrong, with the log around it; only the first few.
+    pub evidence: Vec<String>,
+}
+
+/// Evidence kept per run.
+const EVIDENCE_MAX: usize = 12;
+
+impl Report {
+    /// Whether every invariant held.
+    pub fn is_clean(&self) -> bool {
+        [self.lost, self.duplicated, self.out_of_order, self.foreign, self.false_gaps, self.other] == [0; 6]
+    }
+
+    /// Notes something that is not an event's fault.
+    pub fn complain(&mut self, what: String) {
+        self.other += 1;
+        self.show(what);
+    }
+
+    /// Keeps a piece of evidence.
+    pub fn show(&mut self, what: String) {
+        if self.evidence.len() < EVIDENCE_MAX {
+            self.evidence.push(what);
+        }
+    }
+
+    /// Sums up.
+    pub fn add(&mut self, other: &Self) {
+        self.events += other.events;
+        self.gaps += other.gaps;
+        self.lost += other.lost;
+        self.duplicated += other.duplicated;
+        self.out_of_order += other.out_of_order;
+        self.foreign += other.foreign;
+        self.false_gaps += other.false_gaps;
+        self.other += other.other;
+        self.worst_heal = self.worst_heal.max(other.worst_heal);
+    }
+}
+
+/// Checks the logs of one run.
+pub fn check(truth: &Truth, logs: &[Log], allowed: Allowed) -> Report {
+    let mut report = Report::default();
+    for log in logs {
+        walk::Walk::new(truth, log, allowed, &mut report).run();
+        let healed = truth.healed.and_then(|healed| time_to_heal(truth, log, healed));
+        report.worst_heal = report.worst_heal.max(healed);
+    }
+    report
+}
+
+/// From the end of the fault to the first event that was published after it. The clock starts when there was something to
+/// hear and the client asked for it: the publisher's own recovery and a client's own absence are not the sidecar's.
+fn time_to_heal(truth: &Truth, log: &Log, healed: Instant) -> Option<Duration> {
+    let after = |at: Instant| at >= healed;
+    let published = truth.sent.values().filter(|s| after(s.at) && s.acked.is_some() && may_hear(&log.user, &s.subject));
+    let first = published.map(|sent| sent.at).min()?;
+    let received = log.received().find(|(_, nonce)| truth.sent.get(nonce).is_some_and(|sent| after(sent.at)))?.0;
+    let start = first.max(healed).max(log.asked_after(healed));
+    Some(received.saturating_duration_since(start))
+}

@@ -1,0 +1,166 @@
+//! The faults: what each is called, what it does, what it needs, and which gaps it may explain.
+//!
+//! What they do is in the modules below, one per thing that fails. A place for clusters (leader step-down, a node killed or
+//! hung) is a module of its own with a layout of several servers; the checker knows nothing of servers.
+
+mod clients;
+mod messages;
+mod nats;
+mod network;
+mod process;
+mod storage;
+mod stream;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use super::world::{Accounts, Layout, PLAIN, Proxied, World};
+
+/// What a fault does, from its beginning to its end; it may say earlier that it is over ([`World::heal`]).
+pub type Act = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+/// A kind of fault.
+pub struct Kind {
+    /// For command lines.
+    pub name: &'static str,
+    /// For people.
+    pub what: &'static str,
+    /// Where it happens.
+    pub layout: Layout,
+    /// The reasons of gaps that it explains; none: it destroys nothing.
+    pub reasons: &'static [&'static str],
+    /// It mounts a file system.
+    pub needs_root: bool,
+    /// Whether plain `cargo test` runs it.
+    pub short: bool,
+    /// It.
+    pub act: Act,
+}
+
+const fn kind(name: &'static str, what: &'static str, act: Act) -> Kind {
+    Kind { name, what, layout: PLAIN, reasons: &[], needs_root: false, short: false, act }
+}
+
+impl Kind {
+    const fn short(self) -> Self {
+        Self { short: true, ..self }
+    }
+
+    const fn may_explain(self, reasons: &'static [&'static str]) -> Self {
+        Self { reasons, ..self }
+    }
+
+    const fn layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
+    const fn needs_root(self) -> Self {
+        Self { needs_root: true, ..self }
+    }
+}
+
+const PROXIED: Layout = Layout { proxied: Proxied::Both, ..PLAIN };
+
+const fn stream(more: &'static str) -> Layout {
+    Layout { stream: more, ..PLAIN }
+}
+
+/// Two users; the one for the sidecars may do what `docs/nats.md` lists, and exactly that.
+const ACCOUNTS: Accounts =
+    Accounts { config: process::PERMITTED, admin: ["admin", "all"], sidecar: ["sidecar", "little"] };
+
+/// Every kind.
+pub static KINDS: &[Kind] = &[
+    kind("nats_kill", "NATS is killed and comes back", |w| Box::pin(nats::kill(w))).short(),
+    kind("nats_kill_often", "NATS is killed five times at random", |w| Box::pin(nats::kill_often(w))),
+    kind("nats_down_15s", "NATS is away for 15 s", |w| Box::pin(nats::down(w))),
+    kind("nats_hang_5s", "NATS hangs for 5 s", |w| Box::pin(nats::hang_5s(w))).short(),
+    kind("nats_hang_20s", "NATS hangs for 20 s", |w| Box::pin(nats::hang_20s(w))),
+    kind("nats_lame_duck", "NATS says that it goes, goes, and comes back", |w| Box::pin(nats::lame_duck(w))),
+    kind("nats_empty_store", "NATS comes back with an empty store", |w| Box::pin(nats::empty_store(w)))
+        .may_explain(&["reset"])
+        .short(),
+    kind("store_rollback", "NATS comes back with an older store", |w| Box::pin(storage::rollback(w)))
+        .may_explain(&["reset"])
+        .short(),
+    kind("block_bit_flip", "a bit flips in a block while NATS is down", |w| Box::pin(storage::bit_flip(w)))
+        .may_explain(&["reset", "purged"]),
+    kind("disk_full", "the disk is full, then has room again", |w| Box::pin(storage::disk_full(w)))
+        .may_explain(&["purged"])
+        .layout(Layout { disk_mib: Some(24), ..PLAIN })
+        .needs_root(),
+    kind("connection_cut", "every connection to NATS is cut, several times", |w| Box::pin(network::cut(w)))
+        .layout(PROXIED)
+        .short(),
+    kind("one_sidecar_cut_off", "one of two sidecars cannot reach NATS for seconds", |w| Box::pin(network::cut_off(w)))
+        .layout(Layout { proxied: Proxied::One, ..PLAIN })
+        .short(),
+    kind("network_stall", "no byte passes for seconds, then all do", |w| Box::pin(network::stall(w))).layout(PROXIED),
+    kind("network_stall_cut", "no byte passes for seconds, then connections are cut", |w| {
+        Box::pin(network::stall_cut(w))
+    })
+    .layout(PROXIED),
+    kind("network_slow", "every read from and to NATS is late by 100 to 300 ms", |w| Box::pin(network::slow(w)))
+        .layout(PROXIED),
+    kind("consumer_deleted", "the sidecars' consumers are deleted", |w| Box::pin(stream::consumers_deleted(w))).short(),
+    kind("max_consumers_reached", "others take the places of the sidecars' consumers", |w| {
+        Box::pin(stream::crowded(w))
+    })
+    .layout(stream(r#"{"max_consumers": 6}"#)),
+    kind("stream_recreated", "the stream is deleted and created anew", |w| Box::pin(stream::recreated(w)))
+        .may_explain(&["reset"])
+        .short(),
+    kind("stream_away", "the stream is deleted, and created anew seconds later", |w| Box::pin(stream::away(w)))
+        .may_explain(&["reset"]),
+    kind("stream_edited", "the stream's subjects and limits are changed", |w| Box::pin(stream::edited(w))),
+    kind("purged", "the stream is purged while some clients are away", |w| Box::pin(stream::purged(w)))
+        .may_explain(&["purged"])
+        .short(),
+    kind("purged_by_subject", "one user's messages are purged", |w| Box::pin(stream::purged_by_subject(w)))
+        .may_explain(&["purged"]),
+    kind("message_deleted", "messages in the middle and at the tail are deleted", |w| Box::pin(stream::deleted(w)))
+        .may_explain(&["purged"])
+        .short(),
+    kind("per_subject_limit", "the stream keeps five messages per subject", |w| Box::pin(stream::limit_reached(w)))
+        .layout(stream(r#"{"max_msgs_per_subject": 5}"#))
+        .may_explain(&["retention"]),
+    kind("max_bytes_retention", "messages leave by size while clients are away", |w| {
+        Box::pin(stream::limit_reached(w))
+    })
+    .layout(stream(r#"{"max_bytes": 100000}"#))
+    .may_explain(&["retention"])
+    .short(),
+    kind("max_age_retention", "messages leave by age while clients are away", |w| Box::pin(stream::limit_reached(w)))
+        .layout(stream(r#"{"max_age": 1000000000, "duplicate_window": 1000000000}"#))
+        .may_explain(&["retention"]),
+    kind("poison_header", "headers that are not UTF-8", |w| Box::pin(messages::poison_header(w)))
+        .may_explain(&["undecodable"])
+        .short(),
+    kind("poison_subject", "subjects that are not UTF-8", |w| Box::pin(messages::poison_subject(w)))
+        .may_explain(&["undecodable"]),
+    kind("carriage_return_header", "headers with a carriage return", |w| Box::pin(messages::carriage_return(w)))
+        .may_explain(&["undecodable"]),
+    kind("fake_status", "messages that look like the server's own", |w| Box::pin(messages::fake_status(w)))
+        .may_explain(&["undecodable"]),
+    kind("oversize", "payloads larger than an event may be", |w| Box::pin(messages::oversize(w)))
+        .layout(Layout { limits: &[("event_bytes", "\"16KiB\"")], ..PLAIN })
+        .may_explain(&["oversize"])
+        .short(),
+    kind("burst", "20 000 messages at once", |w| Box::pin(messages::burst(w))).short(),
+    kind("sidecar_kill", "one sidecar is killed and replaced", |w| Box::pin(process::kill(w))).short(),
+    kind("sidecar_deploy", "both sidecars are replaced in order, one after the other", |w| {
+        Box::pin(process::deploy(w))
+    }),
+    kind("sidecar_hang", "one sidecar hangs for 5 s", |w| Box::pin(process::hang(w))),
+    kind("permission_revoked", "the sidecars' rights are taken away and given back", |w| Box::pin(process::revoked(w)))
+        .layout(Layout { accounts: Some(ACCOUNTS), ..PLAIN }),
+    kind("client_stalls", "clients stop reading in the middle of a burst", |w| Box::pin(clients::stall(w))).short(),
+    kind("client_storm", "all clients leave and come back at once, again and again", |w| Box::pin(clients::storm(w))),
+    kind("clients_away", "clients come back after thousands of messages", |w| Box::pin(clients::away(w))).short(),
+];
+
+/// Finds kinds by name; an unknown name is an error with the list.
+pub fn named(names: &str) -> Result<Vec<&'static Kind>, String> {
+    let find = |name: &str| KINDS.iter().find(|kind| kind.name == name).ok_or_else(|| format!("no kind {name:?}"));
+    names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(find).collect()
+}

@@ -1,0 +1,114 @@
+//! One run of one fault on one server by one seed, from an empty directory to a report.
+
+use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use super::checker::{Allowed, Report, check};
+use super::client::Log;
+use super::kinds::Kind;
+use super::leaks;
+use super::support::Version;
+use super::world::World;
+
+/// Invariant I7: how long after the fault a client may have to wait.
+const HEAL_MAX: Duration = Duration::from_secs(5);
+/// How long one run may take in all.
+const RUN_MAX: Duration = Duration::from_secs(240);
+
+/// Runs it. Never panics: whatever goes wrong is in the report.
+pub fn run(kind: &'static Kind, version: Version, seed: u64) -> Report {
+    let label = label(kind, version, seed);
+    println!("--- {label}");
+    let started = Instant::now();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let bounded = async { tokio::time::timeout(RUN_MAX, run_in_world(kind, version, seed)).await };
+    // What is half done is dropped by the panic, which ends the servers.
+    let mut report = match catch_unwind(AssertUnwindSafe(|| runtime.block_on(bounded))) {
+        Ok(Ok(report)) => report,
+        Ok(Err(_)) => failed(format!("the run took longer than {RUN_MAX:?}")),
+        Err(panic) => failed(format!("the run broke off: {}", why(&*panic))),
+    };
+    if report.worst_heal.is_some_and(|heal| heal > HEAL_MAX) {
+        report.complain(format!("healing took {:?}, {HEAL_MAX:?} are allowed", report.worst_heal.unwrap_or_default()));
+    }
+    let verdict = if report.is_clean() { "ok" } else { "VIOLATED" };
+    println!(
+        "--- {label}: {verdict} in {:.1} s, {} events, {} gaps, healed in {:.1} s",
+        started.elapsed().as_secs_f64(),
+        report.events,
+        report.gaps,
+        report.worst_heal.unwrap_or_default().as_secs_f64()
+    );
+    if !report.is_clean() {
+        println!("{}", described(&label, &report));
+    }
+    report
+}
+
+/// How a run is named, so that it can be repeated.
+pub fn label(kind: &Kind, version: Version, seed: u64) -> String {
+    format!("{} on {version:?} with --seed {seed} --kinds {}", kind.name, kind.name)
+}
+
+fn described(label: &str, report: &Report) -> String {
+    let Report { lost, duplicated, out_of_order, foreign, false_gaps, other, .. } = report;
+    let counts = format!(
+        "lost {lost}, duplicated {duplicated}, out of order {out_of_order}, foreign {foreign}, false gaps {false_gaps}, \
+         other {other}"
+    );
+    format!("*** {label}\n*** {counts}\n{}", report.evidence.join("\n"))
+}
+
+fn failed(why: String) -> Report {
+    let mut report = Report::default();
+    report.complain(why);
+    report
+}
+
+fn why(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_else(|| "a panic".to_owned())
+}
+
+async fn run_in_world(kind: &'static Kind, version: Version, seed: u64) -> Report {
+    let (mut world, baseline) = World::build(kind.layout, version, seed).await;
+    (kind.act)(&mut world).await;
+    world.publisher.go_on();
+    world.order(|_| true, |orders| *orders = super::client::Orders { bounce: orders.bounce, ..Default::default() });
+    if world.publisher.truth().healed.is_none() {
+        world.heal();
+    }
+    let healed = world.has_healed().await;
+    world.linger(500, 1500).await;
+    let (truth, logs) = world.finish().await;
+    let mut report = check(&truth, &logs, Allowed { reasons: kind.reasons });
+    if !report.is_clean() {
+        report.evidence.truncate(8);
+        keep(&format!("{}-{version:?}-{seed}", kind.name), &logs, &mut report);
+    }
+    if !healed {
+        report.complain("a client heard nothing for a minute after the fault".to_owned());
+    }
+    leaks::check(&world, &baseline, &mut report).await;
+    report
+}
+
+/// Keeps everything that the clients wrote down, one file per run.
+fn keep(name: &str, logs: &[Log], report: &mut Report) {
+    let mut text = String::new();
+    for log in logs {
+        let _ = writeln!(text, "# {}", log.name);
+        let zero = log.items.first().map(|(at, _)| *at);
+        for (at, item) in &log.items {
+            let since = zero.map_or(0.0, |zero| at.duration_since(zero).as_secs_f64());
+            let _ = writeln!(text, "{since:8.3}s {item:?}");
+        }
+    }
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("faults-{name}.log"));
+    match std::fs::write(&file, text) {
+        Ok(()) => report.show(format!("everything the clients heard: {}", file.display())),
+        Err(error) => report.show(format!("{}: {error}", file.display())),
+    }
+}

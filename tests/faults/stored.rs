@@ -1,0 +1,105 @@
+//! Reads what a stream holds, byte by byte: a plain consumer over the bare protocol, so that messages which no client
+//! library survives are read as well.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::support::Nats;
+use super::truth::Nonce;
+
+const INBOX: &str = "_INBOX.reader";
+/// How long a read of everything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The messages of a stream by sequence; those that nobody of ours published are left out.
+pub async fn read(nats: &Nats, login: &str, stream: &str) -> BTreeMap<u64, Nonce> {
+    timeout(PATIENCE, read_all(nats, login, stream)).await.expect("the stream is read in time")
+}
+
+async fn read_all(nats: &Nats, login: &str, stream: &str) -> BTreeMap<u64, Nonce> {
+    let mut socket = TcpStream::connect(nats.address()).await.expect("NATS accepts");
+    let config = serde_json::json!({"stream_name": stream, "config": {
+        "deliver_subject": format!("{INBOX}.data"), "deliver_policy": "all", "ack_policy": "none",
+        "replay_policy": "instant", "mem_storage": true, "num_replicas": 1, "inactive_threshold": 1_000_000_000u64,
+    }})
+    .to_string();
+    // Two literal subjects: 2.9 does not deliver to a wildcard subscription.
+    let request = format!(
+        "CONNECT {{\"verbose\":false,\"headers\":true{login}}}\r\nSUB {INBOX}.data 1\r\nSUB {INBOX}.created 2\r\n\
+         PUB $JS.API.CONSUMER.CREATE.{stream} {INBOX}.created {}\r\n{config}\r\n",
+        config.len()
+    );
+    socket.write_all(request.as_bytes()).await.expect("NATS reads");
+    let mut raw = BytesMut::new();
+    let mut found = BTreeMap::new();
+    loop {
+        while let Some(message) = next(&mut raw) {
+            if message.subject.ends_with(".created") {
+                let answer: serde_json::Value = serde_json::from_slice(&message.payload).expect("JSON");
+                assert!(answer["error"].is_null(), "{answer}");
+                if answer["num_pending"] == 0 {
+                    return found;
+                }
+                continue;
+            }
+            let (seq, pending) = place(&message.reply).expect("a delivery");
+            let text = String::from_utf8_lossy(&message.payload);
+            if let Some(nonce) = text.split(' ').next().and_then(|nonce| nonce.parse().ok()) {
+                found.insert(seq, nonce);
+            }
+            if pending == 0 {
+                return found;
+            }
+        }
+        assert_ne!(socket.read_buf(&mut raw).await.expect("NATS answers"), 0, "NATS hung up: {raw:?}");
+    }
+}
+
+struct Message {
+    subject: String,
+    reply: String,
+    payload: Vec<u8>,
+}
+
+/// The next `MSG` or `HMSG`; other lines are passed over. `None` when more bytes are needed.
+fn next(raw: &mut BytesMut) -> Option<Message> {
+    loop {
+        let end = memchr::memmem::find(raw, b"\r\n")?;
+        let line = String::from_utf8_lossy(&raw[..end]).into_owned();
+        let words: Vec<&str> = line.split(' ').collect();
+        let (headed, sized) = match words[0] {
+            "MSG" => (false, true),
+            "HMSG" => (true, true),
+            _ => (false, false),
+        };
+        if !sized {
+            assert!(!line.starts_with("-ERR"), "{line}");
+            raw.advance(end + 2);
+            continue;
+        }
+        // MSG subject sid [reply] total; HMSG subject sid [reply] head total.
+        let number = |back: usize| words[words.len() - back].parse::<usize>().expect("a size");
+        let (head, total) = if headed { (number(2), number(1)) } else { (0, number(1)) };
+        if raw.len() < end + 2 + total + 2 {
+            return None;
+        }
+        raw.advance(end + 2);
+        let payload = raw.split_to(total)[head..].to_vec();
+        raw.advance(2);
+        let has_reply = words.len() == if headed { 6 } else { 5 };
+        let reply = if has_reply { words[3].to_owned() } else { String::new() };
+        return Some(Message { subject: words[1].to_owned(), reply, payload });
+    }
+}
+
+/// Stream sequence and what waits behind, from `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>`.
+fn place(reply: &str) -> Option<(u64, u64)> {
+    let tokens: Vec<&str> = reply.split('.').collect();
+    assert_eq!(tokens.len(), 9, "{reply}");
+    Some((tokens[5].parse().ok()?, tokens[8].parse().ok()?))
+}

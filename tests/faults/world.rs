@@ -1,0 +1,304 @@
+//! One run's world: a NATS server, two sidecars on one stream, a publisher and clients, and what a fault may do to them.
+//!
+//! It says when the fault was over and hands out what the checker needs; what a fault does is in `kinds`.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use async_nats::jetstream;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use super::client::{Addresses, Client, Log, Manner};
+use super::disk::Disk;
+use super::leaks::Baseline;
+use super::publisher::{Publisher, USERS};
+use super::support::proxy::Proxy;
+use super::support::{App, Config, Nats, Version, eventually};
+use super::truth::Truth;
+
+/// The stream.
+pub const STREAM: &str = "EVENTS";
+/// Clients; the first users are read for by two of them.
+const CLIENTS: usize = 16;
+/// How long the slowest step of a healthy world may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Which sidecars reach NATS through a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proxied {
+    /// None.
+    None,
+    /// Both.
+    Both,
+    /// The first only: the other goes on undisturbed.
+    One,
+}
+
+/// How a world is laid out.
+#[derive(Debug, Clone, Copy)]
+pub struct Layout {
+    /// Who goes through a proxy.
+    pub proxied: Proxied,
+    /// More of the stream's configuration, as JSON.
+    pub stream: &'static str,
+    /// More of the sidecars' limits.
+    pub limits: &'static [(&'static str, &'static str)],
+    /// The store is a file system of so many MiB.
+    pub disk_mib: Option<u32>,
+    /// The server's configuration, the user who may do everything, and the one for the sidecars.
+    pub accounts: Option<Accounts>,
+    /// Messages per second.
+    pub rate: u32,
+}
+
+/// Users of a NATS server.
+#[derive(Debug, Clone, Copy)]
+pub struct Accounts {
+    /// The configuration file.
+    pub config: &'static str,
+    /// Name and password of the user who may do everything.
+    pub admin: [&'static str; 2],
+    /// Name and password of the sidecars' user.
+    pub sidecar: [&'static str; 2],
+}
+
+/// The usual one.
+pub const PLAIN: Layout =
+    Layout { proxied: Proxied::None, stream: "{}", limits: &[], disk_mib: None, accounts: None, rate: 500 };
+
+/// A run's world.
+pub struct World {
+    /// Seeded; every choice of a fault comes from it.
+    pub random: fastrand::Rng,
+    /// The server.
+    pub nats: Nats,
+    /// A JetStream client with all rights, for what the fault does.
+    pub jetstream: jetstream::Context,
+    /// In front of the sidecars that have one.
+    pub proxies: Vec<Proxy>,
+    /// The sidecars.
+    pub apps: Vec<Option<App>>,
+    /// The load.
+    pub publisher: Publisher,
+    /// The readers.
+    pub clients: Vec<Client>,
+    addresses: Addresses,
+    configs: Vec<Config>,
+    layout: Layout,
+    /// Outlives the server, whose store is on it.
+    _disk: Disk,
+}
+
+impl World {
+    /// Builds it and waits until every client hears something.
+    pub async fn build(layout: Layout, version: Version, seed: u64) -> (Self, Baseline) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let disk = Disk::of(layout.disk_mib);
+        let nats = Nats::start_in(version, disk.directory(), layout.accounts.map(|a| (a.config, a.admin))).await;
+        let jetstream = nats.jetstream().await;
+        create_stream(&jetstream, layout.stream).await;
+        let mut proxies = Vec::new();
+        let configs = configs(&nats, layout, &mut random, &mut proxies).await;
+        let apps = [App::start(&configs[0]).await, App::start(&configs[1]).await];
+        let baseline = super::leaks::baseline(&apps).await;
+        let addresses: Addresses = Arc::new(Mutex::new(apps.iter().map(|app| app.address().to_owned()).collect()));
+        let quick = |_| Duration::from_millis(50);
+        let options = nats.options().reconnect_delay_callback(quick).ping_interval(Duration::from_secs(2));
+        let client = options.connect(nats.url()).await.expect("NATS accepts the publisher");
+        let fill_max = [40, 300, 3000][random.usize(..3)];
+        let publisher = Publisher::start(client, layout.rate, fill_max, random.fork());
+        let clients = (0..CLIENTS).map(|index| {
+            let user = format!("u{}", index % USERS);
+            let manner = Manner { patience: [40, 250, 4000][index % 3], narrow: index % 4 == 3 };
+            Client::start(format!("client {index} ({user})"), user, manner, addresses.clone(), random.fork())
+        });
+        let clients = clients.collect();
+        let apps = apps.map(Some).into();
+        let mut world = Self {
+            random,
+            nats,
+            jetstream,
+            proxies,
+            apps,
+            publisher,
+            clients,
+            addresses,
+            configs,
+            layout,
+            _disk: disk,
+        };
+        eventually("every client hears something", PATIENCE, async || {
+            world.clients.iter().all(|client| client.look(|log| log.received().count() >= 15)).then_some(())
+        })
+        .await;
+        world.linger(0, 700).await;
+        (world, baseline)
+    }
+
+    /// Lets a random time pass: the fault's own duration, or its place in the run.
+    pub async fn linger(&mut self, from_ms: u64, to_ms: u64) {
+        let length = self.random.u64(from_ms..=to_ms);
+        tokio::time::sleep(Duration::from_millis(length)).await;
+    }
+
+    /// The fault is over now.
+    pub fn heal(&self) {
+        self.publisher.truth().healed = Some(Instant::now());
+    }
+
+    /// Another life of the stream begins, which holds the old one's messages up to `kept`. The publisher must be paused.
+    pub fn next_life(&self, kept: u64) {
+        self.publisher.truth().next_life(kept);
+    }
+
+    /// A JetStream request that must succeed.
+    pub async fn ask(&self, subject: &str, body: &Value) -> Value {
+        let answer = self.try_ask(subject, body).await;
+        assert!(answer["error"].is_null(), "{subject}: {answer}");
+        answer
+    }
+
+    /// A JetStream request; a failure is `null` or an answer with an error.
+    pub async fn try_ask(&self, subject: &str, body: &Value) -> Value {
+        // Some requests must have an empty body, and `null` is none.
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = self.jetstream.client().request(format!("$JS.API.{subject}"), body.into()).await;
+        answer.ok().and_then(|answer| serde_json::from_slice(&answer.payload).ok()).unwrap_or_default()
+    }
+
+    /// The stream as the server describes it.
+    pub async fn stream(&self) -> Value {
+        self.ask(&format!("STREAM.INFO.{STREAM}"), &Value::Null).await
+    }
+
+    /// The stream's first and last sequence.
+    pub async fn bounds(&self) -> (u64, u64) {
+        let state = &self.stream().await["state"];
+        (state["first_seq"].as_u64().unwrap_or(0), state["last_seq"].as_u64().unwrap_or(0))
+    }
+
+    /// The names of the stream's consumers.
+    pub async fn consumers(&self) -> Vec<String> {
+        let answer = self.ask(&format!("CONSUMER.NAMES.{STREAM}"), &Value::Null).await;
+        let names = answer["consumers"].as_array().cloned().unwrap_or_default();
+        names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Creates the stream as it was at first.
+    pub async fn create_stream(&self) {
+        create_stream(&self.jetstream, self.layout.stream).await;
+    }
+
+    /// Gives orders to every client whose index fits.
+    pub fn order(&self, which: impl Fn(usize) -> bool, change: impl Fn(&mut super::client::Orders)) {
+        for (_, client) in self.clients.iter().enumerate().filter(|(index, _)| which(*index)) {
+            client.orders.send_modify(&change);
+        }
+    }
+
+    /// Sends a signal to a sidecar.
+    pub fn signal(&self, sidecar: usize, signal: Signal) {
+        let app = self.apps[sidecar].as_ref().expect("the sidecar runs");
+        let pid = i32::try_from(app.pid()).ok().and_then(Pid::from_raw).expect("a process id");
+        kill_process(pid, signal).expect("our own child can be signalled");
+    }
+
+    /// A sidecar that has ended is replaced by a new one.
+    pub async fn replace(&mut self, sidecar: usize) {
+        self.apps[sidecar] = None;
+        let app = App::bound(&self.configs[sidecar]).await;
+        self.addresses.lock().expect("no holder panics")[sidecar] = app.address().to_owned();
+        self.apps[sidecar] = Some(app);
+    }
+
+    /// Waits until every client has heard something that was published after the fault; false where one has not.
+    pub async fn has_healed(&self) -> bool {
+        let healed = self.publisher.truth().healed.expect("the fault is over");
+        let started = Instant::now();
+        loop {
+            let truth = self.publisher.truth().clone();
+            let after = |nonce: u64| truth.sent.get(&nonce).is_some_and(|sent| sent.at >= healed);
+            // The newest is enough: what matters is that there is one.
+            let heard = |log: &Log| log.received().collect::<Vec<_>>().iter().rev().any(|(_, nonce)| after(*nonce));
+            if self.clients.iter().all(|client| client.look(heard)) {
+                return true;
+            }
+            if started.elapsed() > PATIENCE {
+                return false;
+            }
+            drop(truth);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ends the load with a last message, waits for everybody to hear it, and gives the truth and the logs.
+    pub async fn finish(&mut self) -> (Truth, Vec<Log>) {
+        self.publisher.end().await;
+        let started = Instant::now();
+        while !self.clients.iter().all(Client::is_done) && started.elapsed() < PATIENCE {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let login = self.layout.accounts.map_or(String::new(), |accounts| {
+            format!(",\"user\":{:?},\"pass\":{:?}", accounts.admin[0], accounts.admin[1])
+        });
+        let present = super::stored::read(&self.nats, &login, STREAM).await;
+        let (_, last) = self.bounds().await;
+        let mut truth = self.publisher.truth().clone();
+        truth.read(present, last);
+        let mut logs = Vec::new();
+        for client in self.clients.drain(..) {
+            logs.push(client.finish().await);
+        }
+        (truth, logs)
+    }
+}
+
+async fn configs(nats: &Nats, layout: Layout, random: &mut fastrand::Rng, proxies: &mut Vec<Proxy>) -> Vec<Config> {
+    let mut configs = Vec::new();
+    for sidecar in 0..2 {
+        let proxied = layout.proxied == Proxied::Both || (layout.proxied == Proxied::One && sidecar == 0);
+        let url = if proxied {
+            let proxy = Proxy::to(nats.address()).await;
+            let url = format!("nats://{}", proxy.address);
+            proxies.push(proxy);
+            url
+        } else {
+            nats.url()
+        };
+        // Small histories make replays read from the stream, small queues make clients catch up in pieces.
+        let history = ["64KiB", "1MiB", "64MiB"][random.usize(..3)];
+        let queue = ["\"8KiB\"", "\"128KiB\""][random.usize(..2)];
+        let mut config = Config::at(&url).limit("queue_bytes", queue).heartbeat("2s");
+        for (key, value) in layout.limits {
+            config = config.limit(key, value);
+        }
+        if let Some(accounts) = layout.accounts {
+            let [user, password] = accounts.sidecar;
+            let file = nats.store().with_file_name("sidecar-password");
+            std::fs::write(&file, password).expect("the password is written");
+            config.nats_lines = format!("user = {user:?}\npassword_file = {file:?}\n");
+        }
+        println!("    sidecar {sidecar}: history {history}, queue {queue}");
+        configs.push(config.tables(&format!("\n[history]\nbytes = {history:?}\n")));
+    }
+    configs
+}
+
+async fn create_stream(jetstream: &jetstream::Context, more: &str) {
+    let mut config = serde_json::json!({
+        "name": STREAM, "subjects": ["events.>"], "retention": "limits", "storage": "file", "num_replicas": 1,
+        "allow_direct": true,
+    });
+    let more: Value = serde_json::from_str(more).expect("JSON");
+    for (key, value) in more.as_object().expect("an object") {
+        config[key] = value.clone();
+    }
+    eventually("the stream is created", PATIENCE, async || {
+        let client = jetstream.client();
+        let answer = client.request(format!("$JS.API.STREAM.CREATE.{STREAM}"), config.to_string().into());
+        let answer: Value = serde_json::from_slice(&answer.await.ok()?.payload).ok()?;
+        answer["error"].is_null().then_some(())
+    })
+    .await;
+}
