@@ -254,12 +254,8 @@ impl State {
             self.step_over(message).await;
         }
         if opened.pending == 0 {
-            let last = opened.info.state.last_seq;
-            match opened.start {
-                // What was stored behind our head meanwhile is gone again.
-                Start::Continued => self.declare_removed(last).await,
-                _ => self.skip_to(Position { seq: last, time: 0 }),
-            }
+            // What was stored behind our head meanwhile is gone again.
+            self.declare_removed(opened.info.state.last_seq).await;
             self.warmed();
         }
         self.reading_since = Some(Instant::now());
@@ -272,17 +268,21 @@ impl State {
     /// Begins a log behind the consumer's start. With `lost`, clients are told of the hole before it: the last sequence
     /// they can have, where it means anything, and why.
     async fn begin_log(&mut self, opened: &Opened, lost: Option<(Option<u64>, GapReason)>) {
-        let log = Log::new(opened.epoch, opened.base, self.feed.opening.history_bytes);
+        let last = opened.info.state.last_seq;
+        // Where everything behind the start is gone again, the log begins behind that, not inside the hole.
+        let nothing_left = opened.pending == 0 && last > opened.base.seq;
+        let base = if nothing_left { Position { seq: last, time: 0 } } else { opened.base };
+        let log = Log::new(opened.epoch, base, self.feed.opening.history_bytes);
         self.logs += 1;
         self.warm = false;
         self.feed.status.set_serving(false);
-        self.warm_at = opened.info.state.last_seq;
-        self.feed.fanout.begin(self.feed.index, self.logs, log.cursor(opened.base)).await;
+        self.warm_at = last;
+        self.feed.fanout.begin(self.feed.index, self.logs, log.cursor(base)).await;
         if let Some((after, reason)) = lost {
-            let gap = Gap { after, next: Some(opened.base.seq + 1), reason };
+            let gap = Gap { after, next: Some(base.seq + 1), reason };
             tracing::warn!(stream = self.name(), after = ?gap.after, next = ?gap.next, reason = reason.label(), "Gap");
             self.feed.encoder.metrics.gap(reason);
-            let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(opened.base)));
+            let frame = notice::gap(Some(self.name()), gap, Some(log.cursor(base)));
             let notice = || ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone(), degraded: None };
             self.feed.fanout.to_all(notice).await;
         }
@@ -303,11 +303,14 @@ impl State {
         message: &async_nats::Message,
     ) -> Result<(), FeedError> {
         match order.check(message)? {
-            Kind::Control { answer: Some(subject) } => {
+            Kind::Control { answer: Some(subject), .. } => {
                 let _ = feed.client.publish(subject, Bytes::new()).await;
             }
             // An idle heartbeat: nothing waits.
-            Kind::Control { answer: None } => self.warmed(),
+            Kind::Control { answer: None, idle_at } => {
+                self.declare_removed(idle_at.unwrap_or(0)).await;
+                self.warmed();
+            }
             Kind::Data(delivery) => {
                 let at = Position { seq: delivery.stream_seq, time: delivery.time };
                 let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
@@ -350,13 +353,6 @@ impl State {
         let Frames::Shared(frame) = &hole.frames else { return };
         let notice = || ToShard::StreamNotice { stream: self.feed.index, frame: frame.clone(), degraded: None };
         self.feed.fanout.to_all(notice).await;
-    }
-
-    /// The log begins at the stream's end: nothing was there to be read.
-    fn skip_to(&mut self, at: Position) {
-        if let Some(log) = &mut self.log {
-            log.skip_to(at);
-        }
     }
 
     /// Everything that was in the stream when the log began is held now.

@@ -129,15 +129,24 @@ impl State {
     }
 
     /// A piece of the past, read by a pass.
-    async fn send_piece(&mut self, missing: Missing, proven: Option<Cursor>, events: Vec<Arc<Event>>, upto: u64) {
+    async fn send_piece(&mut self, missing: Missing, proven: Option<Cursor>, mut events: Vec<Arc<Event>>, upto: u64) {
         self.feed.encoder.metrics.replayed.add(events.len() as u64);
-        let begins_with_hole = events.first().is_some_and(|event| event.subject.is_empty());
-        let resume = if begins_with_hole { Resume::Gap } else { Resume::Exact };
-        let opening = proven.map(|cursor| link::Opening { resume, id: cursor.to_string(), gap: None });
+        let mut opening =
+            proven.map(|cursor| link::Opening { resume: Resume::Exact, id: cursor.to_string(), gap: None });
+        self.open_at_hole(opening.as_mut(), missing.from.seq(), &mut events);
         let (stream, log, degraded) = (self.feed.index, self.logs, self.degraded);
         let piece = Piece { stream, log, degraded, opening, events, upto, joined: false };
         let Missing { shard, ticket, grant, .. } = missing;
         self.feed.fanout.to(shard, ToShard::Attached { ticket, grant, piece }).await;
+    }
+
+    /// A client that resumes where messages are gone is told so from its own place on, which may lie inside the hole.
+    fn open_at_hole(&self, opening: Option<&mut link::Opening>, after: u64, events: &mut [Arc<Event>]) {
+        let (Some(opening), Some(log), Some(first)) = (opening, &self.log, events.first_mut()) else { return };
+        if opening.resume == Resume::Exact && first.subject.is_empty() {
+            opening.resume = Resume::Gap;
+            *first = self.feed.encoder.removed(after, log.cursor(first.at), self.removed);
+        }
     }
 
     /// Whether a cursor above our head may still turn out to be ours: as long as we have not read undisturbed for a while.
@@ -175,10 +184,11 @@ impl State {
         ticket: Ticket,
         grant: &Arc<Grant>,
         after: u64,
-        opening: Option<link::Opening>,
+        mut opening: Option<link::Opening>,
     ) {
         let Some(log) = &self.log else { return };
-        let selection = log.select(after, grant.stream(), self.feed.piece);
+        let mut selection = log.select(after, grant.stream(), self.feed.piece);
+        self.open_at_hole(opening.as_mut(), after, &mut selection.events);
         if selection.complete {
             self.feed.fanout.add(shard, grant.stream());
         }
