@@ -14,6 +14,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
+use futures_util::future::join_all;
 use support::proxy::Proxy;
 use support::{
     App, Config, DEADLINE, Event, Nats, Publisher, Sse, Version, eventually, get, json, on_both_servers, seq_of,
@@ -70,12 +71,17 @@ const OLD: [Removal; 11] = [
     Removal::Unsendable,
 ];
 /// What also removes younger ones.
-const YOUNG: [Removal; 5] = [
+const YOUNG: [Removal; 9] = [
     Removal::PerSubject,
     Removal::PurgeSubject,
     Removal::PurgeAll,
     Removal::Delete(&[21]),
     Removal::Delete(&[22, 24, 25, 30, 31, 32]),
+    Removal::Delete(&[40]),
+    Removal::Delete(&[38, 39, 40]),
+    Removal::Delete(&[20, 21, 36, 37, 40]),
+    // More than the smallest history has room for: such a log begins inside the hole.
+    Removal::Delete(&[22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40]),
 ];
 
 impl Removal {
@@ -284,7 +290,8 @@ async fn hears(alice: &mut Sse, stage: &Stage, seqs: RangeInclusive<u64>) -> BTr
 }
 
 fn config(nats: &str, history: &str) -> Config {
-    Config::at(nats).limit("event_bytes", "\"6KiB\"").tables(history)
+    let config = Config { drain_window: "50ms", ..Config::at(nats) };
+    config.limit("event_bytes", "\"6KiB\"").tables(history)
 }
 
 fn all() -> impl Iterator<Item = Removal> {
@@ -302,9 +309,8 @@ async fn read_then_removed(app: &App, stage: &Stage) -> BTreeMap<u64, String> {
 }
 
 async fn a_fresh_sidecar(version: Version, history: &str) {
-    let nats = Nats::start(version).await;
-    for removal in all() {
-        let stage = Stage::new(&nats, removal).await;
+    in_lanes(version, all(), async |nats, removal| {
+        let stage = Stage::new(nats, removal).await;
         let ids = {
             let app = App::start(&config(&nats.url(), "")).await;
             read_then_removed(&app, &stage).await
@@ -322,14 +328,27 @@ async fn a_fresh_sidecar(version: Version, history: &str) {
             assert_eq!(seen, stage.expected(after, &left), "waiting, {removal:?}, cursor at {after}, {}", sse.resume());
         }
         all_resume("fresh", &app, &stage, &ids, &left).await;
-    }
+    })
+    .await;
+}
+
+/// Runs these side by side, as they mostly wait: each lane has a server of its own.
+async fn in_lanes(version: Version, removals: impl Iterator<Item = Removal>, test: impl AsyncFn(&Nats, Removal)) {
+    const LANES: usize = 4;
+    let removals: Vec<_> = removals.collect();
+    join_all((0..LANES).map(async |lane| {
+        let nats = Nats::start(version).await;
+        for removal in removals.iter().skip(lane).step_by(LANES) {
+            test(&nats, *removal).await;
+        }
+    }))
+    .await;
 }
 
 on_both_servers! {
     async fn what_went_while_a_connected_clients_sidecar_was_cut_off(version: Version) {
-        let nats = Nats::start(version).await;
-        for removal in all() {
-            let stage = Stage::new(&nats, removal).await;
+        in_lanes(version, all(), async |nats, removal| {
+            let stage = Stage::new(nats, removal).await;
             let proxy = Proxy::to(nats.address()).await;
             let app = App::start(&config(&format!("nats://{}", proxy.address), "")).await;
             let mut alice = app.events("alice").await;
@@ -354,32 +373,33 @@ on_both_servers! {
                 left.splice(0..0, 1..=HALF);
             }
             all_resume("after a cut", &app, &stage, &ids, &left).await;
-        }
+        })
+        .await;
     }
 
     async fn what_memory_holds_is_served_whatever_went_since(version: Version) {
-        let nats = Nats::start(version).await;
-        for removal in all() {
-            let stage = Stage::new(&nats, removal).await;
+        in_lanes(version, all(), async |nats, removal| {
+            let stage = Stage::new(nats, removal).await;
             let app = App::start(&config(&nats.url(), "")).await;
             let ids = read_then_removed(&app, &stage).await;
             stage.publish(ALL + 1..=ALL + 1).await;
             let left: Vec<u64> = (1..=ALL + 1).collect();
             all_resume("memory", &app, &stage, &ids, &left).await;
-        }
+        })
+        .await;
     }
 
     async fn what_is_older_than_memory_and_went_is_declared(version: Version) {
-        let nats = Nats::start(version).await;
-        for removal in OLD {
-            let stage = Stage::new(&nats, removal).await;
+        in_lanes(version, OLD.into_iter(), async |nats, removal| {
+            let stage = Stage::new(nats, removal).await;
             let app = App::start(&config(&nats.url(), SMALL_HISTORY)).await;
             let ids = read_then_removed(&app, &stage).await;
             stage.publish(ALL + 1..=ALL + 1).await;
             let left = stage.left().await;
             let old = ids.into_iter().filter(|(after, _)| *after <= HALF).collect();
             all_resume("pass", &app, &stage, &old, &left).await;
-        }
+        })
+        .await;
     }
 
     async fn what_went_before_a_sidecar_started_is_declared(version: Version) {
@@ -389,4 +409,55 @@ on_both_servers! {
     async fn what_went_before_a_sidecar_with_a_small_history_started_is_declared(version: Version) {
         a_fresh_sidecar(version, SMALL_HISTORY).await;
     }
+
+    async fn cursors_of_nowhere_are_declared_and_all_that_is_held_follows(version: Version) {
+        let nats = Nats::start(version).await;
+        let stage = Stage::new(&nats, Removal::Nothing).await;
+        let running = App::start(&config(&nats.url(), SMALL_HISTORY)).await;
+        let ids = read_then_removed(&running, &stage).await;
+        let fresh = App::start(&config(&nats.url(), "")).await;
+        let fresh_and_small = App::start(&config(&nats.url(), SMALL_HISTORY)).await;
+        let apps = [("running", &running), ("fresh", &fresh), ("fresh and small", &fresh_and_small)];
+        join_all(apps.map(async |(what, app)| {
+            for (reason, id) in of_nowhere(&ids) {
+                let what = format!("{what}, {reason}, {id}");
+                let mut sse = app.stream(get("/events").user("alice").header("Last-Event-ID", &id)).await;
+                assert_eq!(sse.resume(), "gap", "{what}");
+                let gap = sse.event().await;
+                let told = json(&gap);
+                assert_eq!((gap.name.as_str(), &told["reason"]), ("sidestream.gap", &reason.into()), "{what}");
+                // No sequence of another life, or of no life, means anything here.
+                assert!(told["after"].is_null() && told["stream"] == "EVENTS", "{what}: {told}");
+                let next = told["next"].as_u64().unwrap_or_else(|| panic!("{what}: no next in {told}"));
+                let from = gap.id.expect("the place to go on from");
+                assert_eq!(seq_of(&from), next - 1, "{what}");
+                for seq in next..=ALL {
+                    assert_eq!(number(&sse.event().await), seq, "{what}");
+                }
+                if next <= ALL {
+                    let left: Vec<u64> = (1..=ALL).collect();
+                    resumes(&what, app, &from, &stage.expected(next - 1, &left), ALL).await;
+                }
+            }
+        }))
+        .await;
+    }
+}
+
+/// Cursors that cannot be placed, and what is to be told of them.
+fn of_nowhere(ids: &BTreeMap<u64, String>) -> Vec<(&'static str, String)> {
+    let mut cursors = vec![("cursor_unknown", "17".to_owned())];
+    // Young enough to be in every memory, in some, and in none but the stream.
+    for seq in [38, 5] {
+        let id = &ids[&seq];
+        let (epoch, rest) = id.split_once('.').expect("three parts");
+        let (seq, time) = rest.split_once('.').expect("three parts");
+        let other = |text: &str| format!("{}{}", if text.starts_with('1') { "2" } else { "1" }, &text[1..]);
+        cursors.push(("reset", format!("{}.{seq}.{time}", other(epoch))));
+        cursors.push(("reset", format!("{epoch}.{seq}.{}", other(time))));
+    }
+    // Above the head, for which it must wait.
+    let (epoch, _) = ids[&38].split_once('.').expect("three parts");
+    cursors.push(("reset", format!("{epoch}.zzz.1")));
+    cursors
 }
