@@ -213,7 +213,7 @@ impl Replay {
         if members >= self.bounds.clients && !pass.members.contains_key(&(missing.shard, missing.ticket)) {
             return self.waiting.push(missing);
         }
-        match pass.serve(&missing, self.bounds) {
+        match pass.serve(&missing, self.bounds, log.base().seq) {
             Serve::Wait(at) => {
                 if let MissingFrom::After(after) = &mut missing.from {
                     *after = at;
@@ -315,7 +315,8 @@ impl Pass {
         }
     }
 
-    fn serve(&mut self, missing: &Missing, bounds: Bounds) -> Serve {
+    /// `held` is the base of the stream's log: what is behind it is replayed by nobody.
+    fn serve(&mut self, missing: &Missing, bounds: Bounds, held: u64) -> Serve {
         let seq = missing.from.seq();
         let mut proven = None;
         if let MissingFrom::Cursor(cursor) = missing.from {
@@ -334,11 +335,18 @@ impl Pass {
             }
         }
         let left = bounds.events - self.member(missing).replayed;
-        if left == 0 {
-            return Serve::Limit;
-        }
         let events = bounds.piece.events.min(usize::try_from(left).unwrap_or(usize::MAX));
         let selection = self.log.select(seq, missing.grant.stream(), PieceSize { events, ..bounds.piece });
+        if left == 0 {
+            // At least one is selected if there is one. Exactly as many as it may replay are no gap.
+            let next = selection.events.first().map_or(u64::MAX, |event| event.at.seq);
+            if next <= held {
+                return Serve::Limit;
+            }
+            let at = selection.upto.min(held);
+            self.member(missing).at = at;
+            return Serve::Wait(at);
+        }
         let member = self.member(missing);
         member.at = selection.upto;
         if selection.events.is_empty() && proven.is_none() {
