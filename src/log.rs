@@ -152,13 +152,6 @@ impl Log {
         true
     }
 
-    /// The head moves without an event: the server said that nothing stands in between.
-    pub fn skip_to(&mut self, at: Position) {
-        if at.seq > self.head.seq {
-            self.head = at;
-        }
-    }
-
     /// What stands at a sequence.
     pub fn at(&self, seq: u64) -> Held {
         if seq > self.head.seq {

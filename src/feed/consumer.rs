@@ -55,6 +55,8 @@ pub enum Kind {
     Control {
         /// Where the server waits for a sign.
         answer: Option<String>,
+        /// It is idle: up to here the stream has nothing that has not been delivered.
+        idle_at: Option<u64>,
     },
     /// The next event.
     Data(Delivery),
@@ -87,14 +89,18 @@ impl Order {
         Ok(Kind::Data(delivery))
     }
 
-    fn control(&self, reply: Option<&str>, headers: Option<&HeaderMap>) -> Result<Kind, FeedError> {
+    fn control(&mut self, reply: Option<&str>, headers: Option<&HeaderMap>) -> Result<Kind, FeedError> {
         let header = |name| headers.and_then(|h| h.get_last(name)).map(|v| v.as_str());
-        let last: Option<u64> = header("Nats-Last-Consumer").and_then(|v| v.parse().ok());
+        let number = |name| header(name).and_then(|v| v.parse::<u64>().ok());
+        let last = number("Nats-Last-Consumer");
         if last.is_some_and(|last| last != self.consumer_seq) {
             return Err(FeedError::Order("a heartbeat tells of messages that did not come"));
         }
         let answer = reply.or_else(|| header("Nats-Consumer-Stalled")).map(str::to_owned);
-        Ok(Kind::Control { answer })
+        // Above what was delivered where the last messages of the stream have been removed.
+        let idle_at = last.and(number("Nats-Last-Stream")).filter(|_| answer.is_none());
+        self.stream_seq = self.stream_seq.max(idle_at.unwrap_or(0));
+        Ok(Kind::Control { answer, idle_at })
     }
 }
 
@@ -142,11 +148,23 @@ mod tests {
     #[test]
     fn heartbeats_are_compared_and_flow_control_is_answered() {
         let mut order = Order::after(Position::START);
-        assert_eq!(order.check(&message(None, Some(100), &[])).expect("idle"), Kind::Control { answer: None });
+        let control = |answer: Option<&str>, idle_at| Kind::Control { answer: answer.map(str::to_owned), idle_at };
+        assert_eq!(order.check(&message(None, Some(100), &[])).expect("idle"), control(None, None));
         let flow = message(Some("$JS.FC.S.c.1"), Some(100), &[]);
-        assert_eq!(order.check(&flow).expect("flow"), Kind::Control { answer: Some("$JS.FC.S.c.1".into()) });
-        let stalled = message(None, Some(100), &[("Nats-Last-Consumer", "0"), ("Nats-Consumer-Stalled", "$JS.FC.x")]);
-        assert_eq!(order.check(&stalled).expect("stalled"), Kind::Control { answer: Some("$JS.FC.x".into()) });
-        assert!(order.check(&message(None, Some(100), &[("Nats-Last-Consumer", "1")])).is_err());
+        assert_eq!(order.check(&flow).expect("flow"), control(Some("$JS.FC.S.c.1"), None));
+        let last = ("Nats-Last-Stream", "7");
+        let stalled =
+            message(None, Some(100), &[("Nats-Last-Consumer", "0"), ("Nats-Consumer-Stalled", "$JS.FC.x"), last]);
+        assert_eq!(order.check(&stalled).expect("stalled"), control(Some("$JS.FC.x"), None));
+        assert!(order.check(&message(None, Some(100), &[("Nats-Last-Consumer", "1"), last])).is_err());
+    }
+
+    #[test]
+    fn an_idle_heartbeat_tells_of_what_was_removed_at_the_end() {
+        let mut order = Order::after(Position::START);
+        let idle = message(None, Some(100), &[("Nats-Last-Consumer", "0"), ("Nats-Last-Stream", "7")]);
+        assert_eq!(order.check(&idle).expect("idle"), Kind::Control { answer: None, idle_at: Some(7) });
+        assert!(order.check(&data(7, 1)).is_err(), "what was said to be gone has come");
+        assert!(order.check(&data(8, 1)).is_ok());
     }
 }

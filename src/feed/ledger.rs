@@ -173,27 +173,28 @@ impl Ledger {
             // What was stored behind our head meanwhile is gone again, if the consumer starts further on.
             self.declare_removed(begun.base.seq);
         }
-        if let Some(end) = begun.end {
-            match begun.start {
-                Start::Continued => self.declare_removed(end),
-                _ => self.skip_to(Position { seq: end, time: 0 }),
-            }
-            self.warmed();
+        if begun.end.is_some() {
+            self.idle(begun.end);
         }
         self.set_degraded(false);
     }
 
     /// Begins a log behind the consumer's start. `reset`: clients are told that sequences mean something else from now on.
     fn begin_log(&mut self, begun: &Begun, reset: bool) {
-        let log = Log::new(begun.epoch, begun.base, self.settings.history_bytes);
+        // Where everything behind the start is gone again, the log begins behind that, not inside the hole.
+        let base = match begun.end {
+            Some(end) if end > begun.base.seq => Position { seq: end, time: 0 },
+            _ => begun.base,
+        };
+        let log = Log::new(begun.epoch, base, self.settings.history_bytes);
         self.logs += 1;
         self.warm = false;
         self.status.set_serving(false);
         self.warm_at = begun.last_seq;
-        let base = log.cursor(begun.base);
+        let base = log.cursor(base);
         let gap = reset.then(|| {
             let reason = GapReason::Reset;
-            let gap = Gap { after: None, next: Some(begun.base.seq + 1), reason };
+            let gap = Gap { after: None, next: Some(base.at.seq + 1), reason };
             tracing::warn!(stream = self.name(), next = ?gap.next, reason = reason.label(), "Gap");
             self.settings.encoder.metrics.gap(reason);
             notice::gap(self.name(), gap, Some(base))
@@ -219,8 +220,9 @@ impl Ledger {
         }
     }
 
-    /// The consumer is idle: nothing waits.
-    pub(super) fn idle(&mut self) {
+    /// The consumer is idle: nothing waits. What is known of the stream's end says that nothing stands before it any more.
+    pub(super) fn idle(&mut self, end: Option<u64>) {
+        self.declare_removed(end.unwrap_or(0));
         self.warmed();
     }
 
@@ -247,13 +249,6 @@ impl Ledger {
         self.outputs.push_back(Output::Notice { frame: frame.clone(), degraded: None });
         // After the notice: a heartbeat must neither be ahead of it nor, later, behind it.
         self.outputs.push_back(Output::Head(log.cursor(log.head())));
-    }
-
-    /// The log begins at the stream's end: nothing was there to be read.
-    fn skip_to(&mut self, at: Position) {
-        if let Some(log) = &mut self.log {
-            log.skip_to(at);
-        }
     }
 
     /// Everything that was in the stream when the log began is held now.

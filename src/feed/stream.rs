@@ -278,10 +278,13 @@ impl State {
         message: &async_nats::Message,
     ) -> Result<(), FeedError> {
         match order.check(message)? {
-            Kind::Control { answer: Some(subject) } => {
+            Kind::Control { answer: Some(subject), .. } => {
                 let _ = feed.client.publish(subject, Bytes::new()).await;
             }
-            Kind::Control { answer: None } => self.feed.ledger.idle(),
+            Kind::Control { answer: None, idle_at } => {
+                self.feed.ledger.idle(idle_at);
+                self.carry_out().await;
+            }
             Kind::Data(delivery) => {
                 let at = Position { seq: delivery.stream_seq, time: delivery.time };
                 let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());

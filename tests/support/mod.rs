@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 pub use app::{App, Config};
 pub use client::{Request, Sse, Wire, get};
-pub use nats::{Nats, Version};
+pub use nats::{Nats, Publisher, Version};
 pub use sidestream::sse::Event;
 
 /// How long one step of a test may take on a busy machine.

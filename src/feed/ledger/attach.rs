@@ -213,14 +213,23 @@ impl Ledger {
     }
 
     /// A piece of the past, read by a pass.
-    fn give_piece(&mut self, missing: Missing, proven: Option<Cursor>, events: Vec<Arc<Event>>, upto: u64) {
+    fn give_piece(&mut self, missing: Missing, proven: Option<Cursor>, mut events: Vec<Arc<Event>>, upto: u64) {
         self.settings.encoder.metrics.replayed.add(events.len() as u64);
-        let begins_with_hole = events.first().is_some_and(|event| event.subject.is_empty());
-        let resume = if begins_with_hole { Resume::Gap } else { Resume::Exact };
-        let opening = proven.map(|cursor| link::Opening { resume, id: cursor.to_string(), gap: None });
+        let exact = |cursor: Cursor| link::Opening { resume: Resume::Exact, id: cursor.to_string(), gap: None };
+        let mut opening = proven.map(exact);
+        self.open_at_hole(opening.as_mut(), missing.from.seq(), &mut events);
         let piece = self.piece(opening, events, upto, false);
         let Missing { shard, ticket, grant, .. } = missing;
         self.outputs.push_back(Output::Piece { shard, ticket, grant, head: None, piece });
+    }
+
+    /// A client that resumes where messages are gone is told so from its own place on, which may lie inside the hole.
+    fn open_at_hole(&self, opening: Option<&mut link::Opening>, after: u64, events: &mut [Arc<Event>]) {
+        let (Some(opening), Some(log), Some(first)) = (opening, &self.log, events.first_mut()) else { return };
+        if opening.resume == Resume::Exact && first.subject.is_empty() {
+            opening.resume = Resume::Gap;
+            *first = self.settings.encoder.removed(after, log.cursor(first.at), self.removed);
+        }
     }
 
     /// The next piece for a client that has everything up to `after`. If another log has begun meanwhile, that is a declared
@@ -247,13 +256,21 @@ impl Ledger {
 
     /// Serves what follows `after`; when that is all of it, registers the client in the same step. What the log does not
     /// hold is left to the next piece, which a pass then has.
-    fn answer(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, after: u64, opening: Option<link::Opening>) {
+    fn answer(
+        &mut self,
+        shard: usize,
+        ticket: Ticket,
+        grant: &Arc<Grant>,
+        after: u64,
+        mut opening: Option<link::Opening>,
+    ) {
         let Some(log) = &self.log else { return };
         let head = Some(log.cursor(log.head()));
         let piece = if after < log.base().seq {
             self.piece(opening, Vec::new(), after, false)
         } else {
-            let selection = log.select(after, grant.stream(), self.settings.bounds.piece);
+            let mut selection = log.select(after, grant.stream(), self.settings.bounds.piece);
+            self.open_at_hole(opening.as_mut(), after, &mut selection.events);
             self.piece(opening, selection.events, selection.upto, selection.complete)
         };
         self.outputs.push_back(Output::Piece { shard, ticket, grant: grant.clone(), head, piece });

@@ -251,7 +251,7 @@ impl Replay {
         let new = Member { grant: Arc::downgrade(&missing.grant), pass: None, at: seq, replayed: 0, since: now };
         let member = self.members.entry(missing.key()).or_insert(new);
         self.served += usize::from(member.pass.replace(pass.id).is_none());
-        match pass.serve(&missing, member, self.bounds, now) {
+        match pass.serve(&missing, member, self.bounds, log.base().seq, now) {
             Serve::Wait(at) => {
                 if let MissingFrom::After(after) = &mut missing.from {
                     *after = at;
@@ -364,7 +364,8 @@ impl Pass {
         }
     }
 
-    fn serve(&self, missing: &Missing, member: &mut Member, bounds: Bounds, now: Instant) -> Serve {
+    /// `held` is the base of the stream's log: what is behind it is replayed by nobody.
+    fn serve(&self, missing: &Missing, member: &mut Member, bounds: Bounds, held: u64, now: Instant) -> Serve {
         let seq = missing.from.seq();
         let mut proven = None;
         if let MissingFrom::Cursor(cursor) = missing.from {
@@ -381,11 +382,17 @@ impl Pass {
             }
         }
         let left = bounds.events - member.replayed;
-        if left == 0 {
-            return Serve::Limit;
-        }
         let events = bounds.piece.events.min(usize::try_from(left).unwrap_or(usize::MAX));
         let selection = self.log.select(seq, missing.grant.stream(), PieceSize { events, ..bounds.piece });
+        if left == 0 {
+            // At least one is selected if there is one. Exactly as many as it may replay are no gap.
+            let next = selection.events.first().map_or(u64::MAX, |event| event.at.seq);
+            if next <= held {
+                return Serve::Limit;
+            }
+            member.at = selection.upto.min(held);
+            return Serve::Wait(member.at);
+        }
         member.at = selection.upto;
         if selection.events.is_empty() && proven.is_none() {
             return Serve::Wait(selection.upto);

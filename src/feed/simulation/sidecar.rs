@@ -236,7 +236,8 @@ impl Sidecar {
                 let messages: Vec<Message> = store.from(next).take(wanted).cloned().collect();
                 let mut pending = store.from(next).count() as u64;
                 if messages.is_empty() {
-                    self.ledger.idle();
+                    self.ledger.idle(random.chance(50).then(|| store.last()));
+                    self.carry_out(now);
                 }
                 for message in &messages {
                     pending -= 1;
