@@ -67,10 +67,14 @@ fn gap(after: Option<u64>, from: Position, reason: GapReason) -> Verdict {
 mod tests {
     use std::sync::Arc;
 
+    use proptest::prelude::*;
+
     use super::*;
     use crate::cursor::Epoch;
     use crate::event::{Event, Frames};
     use crate::frame::Frame;
+    use crate::log::PieceSize;
+    use crate::subject::Pattern;
 
     fn log() -> Log {
         let mut log = Log::new(Epoch::of("S", "t"), Position { seq: 10, time: 100 }, 1 << 20);
@@ -89,6 +93,59 @@ mod tests {
         match verdict {
             Verdict::Gap { gap, .. } => Some((gap.reason, gap.after, gap.next)),
             _ => None,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whatever the log and the cursor: an exact resume is one whose every later event is held, a gap leads to a
+        /// place that is held, and nothing is called exact that provably is not.
+        #[test]
+        fn a_verdict_never_leads_where_nothing_is_held(
+            base in 0u64..30,
+            steps in proptest::collection::vec((1u64..4, 0u64..5), 0..40),
+            bound in prop_oneof![Just(1usize << 20), 300usize..6000],
+            ours in proptest::bool::weighted(0.8),
+            seq in 0u64..160,
+            time in 0u64..1600,
+        ) {
+            let epoch = Epoch::of("S", "t");
+            let mut log = Log::new(epoch, Position { seq: base, time: base * 10 }, bound);
+            for (step, late) in &steps {
+                let seq = log.head().seq + step;
+                // Every fifth is a hole.
+                let time = if *late == 0 { 0 } else { seq * 10 };
+                let at = Position { seq, time };
+                log.append(Arc::new(Event { at, subject: "e".into(), frames: Frames::Shared(Frame::comment()) }));
+            }
+            let at = Position { seq, time };
+            let epoch = if ours { epoch } else { Epoch::of("S", "u") };
+            let held = log.at(seq);
+            match decide(LastEventId::Cursor(Cursor { epoch, at }), &log) {
+                Verdict::New => prop_assert!(false, "a cursor is not new"),
+                Verdict::Exact(from) => {
+                    prop_assert!(ours && from == at && (log.base().seq..=log.head().seq).contains(&seq));
+                    if let Held::Event(there) | Held::Base(there) = held {
+                        prop_assert!(!there.is_another_than(at));
+                    }
+                }
+                Verdict::Behind(cursor) => prop_assert!(ours && cursor.at == at && seq < log.base().seq),
+                Verdict::Ahead => prop_assert!(ours && seq > log.head().seq),
+                Verdict::Gap { gap, from } => {
+                    prop_assert_eq!((gap.after, gap.next, gap.reason), (None, Some(from.seq + 1), GapReason::Reset));
+                    prop_assert!((log.base().seq..=log.head().seq).contains(&from.seq));
+                    if ours {
+                        // Nothing younger than the cursor's message is left out.
+                        let piece = PieceSize { bytes: usize::MAX, events: usize::MAX };
+                        let all = log.select(log.base().seq, &[Pattern::parse(">").expect("a pattern")], piece);
+                        let left_out = all.events.iter().filter(|event| event.at.seq <= from.seq);
+                        prop_assert!(left_out.clone().all(|event| event.at.time <= time), "{:?}", left_out.collect::<Vec<_>>());
+                    } else {
+                        prop_assert_eq!(from, log.base());
+                    }
+                }
+            }
         }
     }
 

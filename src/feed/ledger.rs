@@ -10,7 +10,7 @@ mod replay;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 pub(super) use self::attach::Waiting;
 pub(super) use self::replay::{Bounds, Filled, PassId};
@@ -24,10 +24,6 @@ use crate::frame::notice::{self, Gap, GapReason};
 use crate::link::{self, FeedStatus, Piece, StreamRequest, Ticket};
 use crate::log::Log;
 use crate::route::Grant;
-
-/// How long a cursor above the end of a replicated stream waits at least: longer than a new leader may know less than the
-/// one before.
-const LEADER_PATIENCE: Duration = Duration::from_millis(3500);
 
 /// What is to be done, in this order.
 #[derive(Debug)]

@@ -3,8 +3,14 @@
 //! The answers of the server are looked up by [`super::consumer`] and handed in; what follows for clients is
 //! [`super::ledger`]'s business.
 
+use std::time::Duration;
+
 use crate::cursor::{Epoch, Position};
 use crate::frame::notice::GapReason;
+
+/// How long it takes at most, in a stream kept by several servers, until a new leader knows what the one before knew. For so
+/// long an end that is too early proves nothing.
+pub const LEADER_PATIENCE: Duration = Duration::from_millis(3500);
 
 /// How a consumer's start relates to what is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -24,7 +24,7 @@ use super::ledger::{Filled, Ledger, Output, PassId};
 use super::look::{self, Looked};
 use super::opening::{self, Opened, Opening};
 use super::pass::Reader;
-use super::start::Begun;
+use super::start::{Begun, LEADER_PATIENCE, Start};
 use crate::cursor::{Cursor, Position};
 use crate::event::Event;
 use crate::frame::Message;
@@ -71,6 +71,8 @@ struct State {
     asides: Asides,
     /// When the last look was asked.
     last_look: Option<std::time::Instant>,
+    /// Since when the stream seems to have gone back.
+    went_back: Option<Instant>,
     /// The head when the connection was last lost, and how often it was lost there.
     losses: (u64, u32),
 }
@@ -79,7 +81,7 @@ impl StreamFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
         let asides = Asides { passes: Vec::new(), look: None };
-        State { feed: self, asides, last_look: None, losses: (0, 0) }.run().await;
+        State { feed: self, asides, last_look: None, went_back: None, losses: (0, 0) }.run().await;
     }
 }
 
@@ -125,6 +127,14 @@ impl State {
         let mut attempt = 0u32;
         loop {
             match self.open().await {
+                Some(Ok(opened)) if self.is_too_early(&opened) => {
+                    api::consumer_delete(&opened.feed.client, self.name(), &opened.consumer).await;
+                    self.degraded().await;
+                    attempt += 1;
+                    if !self.pause(attempt).await {
+                        return;
+                    }
+                }
                 Some(Ok(opened)) => {
                     attempt = 0;
                     let began = Instant::now();
@@ -145,6 +155,15 @@ impl State {
                 None => return,
             }
         }
+    }
+
+    /// Whether the stream seems to have gone back, but its leader may only be new.
+    fn is_too_early(&mut self, opened: &Opened) -> bool {
+        if opened.start != Start::RolledBack || opened.info.config.num_replicas <= 1 {
+            self.went_back = None;
+            return false;
+        }
+        self.went_back.get_or_insert_with(Instant::now).elapsed() < LEADER_PATIENCE
     }
 
     fn name(&self) -> &str {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::replay::{Action, Missing, MissingFrom};
-use super::{LEADER_PATIENCE, Ledger, Output};
+use super::{Ledger, Output};
 use crate::cursor::{Cursor, LastEventId, Position};
 use crate::event::Event;
 use crate::feed::look::Looked;
-use crate::feed::start::{self, Start};
+use crate::feed::start::{self, LEADER_PATIENCE, Start};
 use crate::frame::notice::{self, Gap, GapReason, Resume};
 use crate::link::{self, Piece, StreamRequest, Ticket};
 use crate::resume::{self, Verdict};
