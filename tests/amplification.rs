@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use support::client::{Io, narrow};
-use support::{App, Config, Nats, Publisher, Sse, Version, Wire, eventually, get, on_both_servers};
+use support::{App, Config, Nats, Publisher, Sse, Version, Wire, eventually, get, on_both_servers, seq_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -198,5 +198,57 @@ on_both_servers! {
         publisher.publish("events.user.live.x", "the end").await;
         live.before("the end").await;
         assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
+    }
+    async fn a_restarted_sidecar_fills_its_history_once_and_for_all(version: Version) {
+        const COUNT: usize = 20_000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let config = Config::on(&nats);
+        let start = {
+            let app = App::start(&config).await;
+            app.events("live").await.last_event_id().to_owned()
+        };
+        // A tenth of them for everybody.
+        let subject = |n: usize| match n % 10 {
+            0 => "events.broadcast.x".to_owned(),
+            _ => format!("events.user.u{}.x", n % CLIENTS),
+        };
+        publisher.publish_all((0..COUNT).map(|n| (subject(n), format!("{n} {:x>200}", "").into_bytes()))).await;
+        let stored = publisher.stored_bytes("EVENTS").await;
+        // That of the sidecar before may still be there.
+        let before = publisher.consumers("EVENTS").await;
+        let app = App::start(&config).await;
+        // Each with a cursor of its own, somewhere in what has been filled again.
+        let mut cursors = vec![start.clone()];
+        let mut all = app.stream(get("/events").user("u1").header("Last-Event-ID", &start)).await;
+        while cursors.len() < CLIENTS {
+            all.event().await;
+            cursors.push(all.last_event_id().to_owned());
+        }
+        let mut clients = JoinSet::new();
+        for (index, cursor) in cursors.into_iter().enumerate() {
+            let (address, after) = (app.address().to_owned(), seq_of(&cursor));
+            clients.spawn(async move {
+                let user = format!("u{index}");
+                let request = get("/events").user(&user).header("Last-Event-ID", &cursor);
+                let mut sse = Sse::open(Wire::tcp(&address).await, &request).await;
+                assert_eq!(sse.resume(), "exact");
+                let mine = |n: &usize| *n as u64 + 1 > after && (n % 10 == 0 || n % CLIENTS == index);
+                for number in (0..COUNT).filter(mine) {
+                    let event = sse.event_within(LONG).await;
+                    assert_eq!(event.data.split(' ').next().and_then(|n| n.parse().ok()), Some(number), "{user}");
+                }
+            });
+        }
+        while let Some(client) = clients.join_next().await {
+            client.expect("every client gets what it missed");
+            let mut consumers = publisher.consumers("EVENTS").await;
+            consumers.retain(|name| !before.contains(name));
+            assert_eq!(consumers.len(), 1, "{consumers:?}");
+        }
+        let sent = nats.sent_to("sidestream-feed").await;
+        println!("{:.2} of the range was sent", sent as f64 / stored as f64);
+        assert!((stored / 2..stored * 3 / 2).contains(&sent), "{sent} bytes sent, the range is {stored}");
+        assert!(app.metric("sidestream_replayed_events_total", &[]).await < 0.5, "somebody read the stream again");
     }
 }

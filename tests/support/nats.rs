@@ -333,6 +333,13 @@ impl Publisher {
         names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect()
     }
 
+    /// What a stream takes in its store.
+    pub async fn stored_bytes(&self, stream: &str) -> u64 {
+        let info: serde_json::Value =
+            self.jetstream.request(format!("STREAM.INFO.{stream}"), &()).await.expect("the stream exists");
+        info["state"]["bytes"].as_u64().expect("a number")
+    }
+
     /// Publishes and gives the sequence.
     pub async fn publish(&self, subject: &str, payload: impl AsRef<[u8]>) -> u64 {
         self.send(subject, None, payload.as_ref()).await
