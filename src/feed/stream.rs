@@ -89,6 +89,8 @@ struct State {
     warm_at: u64,
     /// Logs begun so far.
     logs: u32,
+    /// The first log of this life of the stream: since then sequences have meant the same.
+    first_of_life: u32,
 }
 
 /// Waits for something new in a pass over the past.
@@ -111,6 +113,7 @@ impl StreamFeed {
             reading_since: None,
             warm_at: 0,
             logs: 0,
+            first_of_life: 0,
         };
         state.run().await;
     }
@@ -274,6 +277,9 @@ impl State {
         let base = if nothing_left { Position { seq: last, time: 0 } } else { opened.base };
         let log = Log::new(opened.epoch, base, self.feed.opening.history_bytes);
         self.logs += 1;
+        if opened.start != Start::Skipped {
+            self.first_of_life = self.logs;
+        }
         self.warm = false;
         self.feed.status.set_serving(false);
         self.warm_at = last;

@@ -133,19 +133,23 @@ impl State {
         self.feed.encoder.metrics.replayed.add(events.len() as u64);
         let mut opening =
             proven.map(|cursor| link::Opening { resume: Resume::Exact, id: cursor.to_string(), gap: None });
-        self.open_at_hole(opening.as_mut(), missing.from.seq(), &mut events);
+        self.begin_at_hole(opening.as_mut(), missing.from.seq(), &mut events);
         let (stream, log, degraded) = (self.feed.index, self.logs, self.degraded);
         let piece = Piece { stream, log, degraded, opening, events, upto, joined: false };
         let Missing { shard, ticket, grant, .. } = missing;
         self.feed.fanout.to(shard, ToShard::Attached { ticket, grant, piece }).await;
     }
 
-    /// A client that resumes where messages are gone is told so from its own place on, which may lie inside the hole.
-    fn open_at_hole(&self, opening: Option<&mut link::Opening>, after: u64, events: &mut [Arc<Event>]) {
-        let (Some(opening), Some(log), Some(first)) = (opening, &self.log, events.first_mut()) else { return };
-        if opening.resume == Resume::Exact && first.subject.is_empty() {
+    /// Where messages are gone directly behind what a client has, it is told so from its own place on, which may lie inside
+    /// the hole.
+    fn begin_at_hole(&self, opening: Option<&mut link::Opening>, after: u64, events: &mut [Arc<Event>]) {
+        let (Some(log), Some(first)) = (&self.log, events.first_mut()) else { return };
+        if !first.subject.is_empty() {
+            return;
+        }
+        *first = self.feed.encoder.removed(after, log.cursor(first.at), self.removed);
+        if let Some(opening) = opening.filter(|opening| opening.resume == Resume::Exact) {
             opening.resume = Resume::Gap;
-            *first = self.feed.encoder.removed(after, log.cursor(first.at), self.removed);
         }
     }
 
@@ -155,12 +159,12 @@ impl State {
         self.reading_since.is_none_or(patient)
     }
 
-    /// The next piece for a client that has everything up to `after`. If another log has begun meanwhile, that is a declared
-    /// gap like any other.
+    /// The next piece for a client that has everything up to `after`. If another life of the stream has begun meanwhile,
+    /// that is a declared gap like any other.
     async fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, of: u32, after: u64) {
         let Some(log) = &self.log else { return };
         let base = log.base();
-        if of == self.logs {
+        if of >= self.first_of_life {
             if after >= base.seq && after <= log.head().seq {
                 self.feed.replay.leave(shard, ticket);
                 return self.answer(shard, ticket, grant, after, None).await;
@@ -188,7 +192,7 @@ impl State {
     ) {
         let Some(log) = &self.log else { return };
         let mut selection = log.select(after, grant.stream(), self.feed.piece);
-        self.open_at_hole(opening.as_mut(), after, &mut selection.events);
+        self.begin_at_hole(opening.as_mut(), after, &mut selection.events);
         if selection.complete {
             self.feed.fanout.add(shard, grant.stream());
         }
