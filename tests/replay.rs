@@ -273,4 +273,54 @@ on_both_servers! {
         assert_eq!(moved.resume(), "gap");
         assert_eq!(support::json(&moved.event_within(DEADLINE).await)["reason"], "reset");
     }
+    async fn what_went_from_under_a_client_that_catches_up_is_declared_from_its_own_place(version: Version) {
+        const BULK: usize = 1500;
+        let bulk = |range: std::ops::Range<usize>| {
+            range.map(|n| ("events.broadcast.x".to_owned(), format!("{n} {}", "x".repeat(8000)).into_bytes()))
+        };
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let proxy = support::proxy::Proxy::to(nats.address()).await;
+        let config = Config::at(&format!("nats://{}", proxy.address)).limit("write_timeout", "\"60s\"");
+        let app = App::start(&config).await;
+        let mut witness = app.events("witness").await;
+        witness.forget_raw();
+        let start = witness.last_event_id().to_owned();
+        publisher.publish_all(bulk(0..BULK)).await;
+        while number(&witness.event_within(LONG).await.data) < BULK - 1 {}
+        let request = get("/events").user("slow").header("Last-Event-ID", &start);
+        let mut slow = Sse::open(Wire::narrow(app.address()).await, &request).await;
+        slow.forget_raw();
+
+        // While the sidecar is cut off, the stream loses what it has read, and more.
+        proxy.close();
+        witness.until_named("sidestream.degraded", DEADLINE).await;
+        publisher.publish_all(bulk(BULK..BULK + 20)).await;
+        publisher.purge_keeping("EVENTS", 10).await;
+        proxy.open();
+        let told = support::json(witness.until_named("sidestream.gap", LONG).await.last().expect("the gap itself"));
+        assert_eq!((&told["after"], &told["next"]), (&BULK.into(), &(BULK + 11).into()), "{told}");
+
+        let mut has = 0;
+        let told = loop {
+            let event = slow.event_within(LONG).await;
+            match event.name.as_str() {
+                "sidestream.gap" => break support::json(&event),
+                "message" => assert_eq!(number(&event.data), has),
+                _ => continue,
+            }
+            has += 1;
+        };
+        assert!(has < BULK, "the client was not slow");
+        assert_eq!((&told["reason"], &told["after"]), (&"purged".into(), &has.into()), "{told}");
+        assert_eq!(told["next"], BULK + 11, "{told}");
+        for n in BULK + 10..BULK + 20 {
+            let mut event = slow.event_within(LONG).await;
+            while event.name != "message" {
+                assert_ne!(event.name, "sidestream.gap", "{event:?}");
+                event = slow.event_within(LONG).await;
+            }
+            assert_eq!(number(&event.data), n);
+        }
+    }
 }

@@ -24,7 +24,10 @@ fn numbered(range: std::ops::Range<usize>) -> impl Iterator<Item = (String, Vec<
 
 async fn resume(app: &App, id: &str) -> Sse {
     let request = get("/events").user("alice").header("Last-Event-ID", id);
-    let mut sse = Sse::open(Wire::tcp(app.address()).await, &request).await;
+    // Who waits too long, on a busy machine, is refused softly and comes back.
+    let opening =
+        eventually("the stream opens", LONG, async || Sse::try_open(Wire::tcp(app.address()).await, &request).await);
+    let mut sse = opening.await;
     sse.forget_raw();
     sse
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::proxy::Proxy;
-use support::{App, Config, Nats, Sse, Version, Wire, get, on_both_servers};
+use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, get, on_both_servers};
 
 const USERS: usize = 20;
 const CLIENTS: usize = 40;
@@ -89,7 +89,73 @@ async fn client(
     }
 }
 
+/// Moves a client to a sidecar whose connection to NATS has stalled; it goes on only when the client waits there.
+/// `tasks` is how many it has without the client.
+async fn move_to_stalled(app: &App, proxy: &Proxy, tasks: f64, cursor: &str) -> Sse {
+    let request = get("/events").user("alice").header("Last-Event-ID", cursor);
+    // The client may have been here before.
+    app.metric_is("sidestream_tasks", &[], tasks, DEADLINE).await;
+    let opening = async {
+        loop {
+            // Refused softly where the machine is so slow that the stall was noticed.
+            if let Some(sse) = Sse::try_open(Wire::tcp(app.address()).await, &request).await {
+                return sse;
+            }
+        }
+    };
+    let release = async {
+        app.metric_is("sidestream_tasks", &[], tasks + 1.0, DEADLINE).await;
+        proxy.release();
+    };
+    tokio::join!(opening, release).0
+}
+
 on_both_servers! {
+    async fn a_client_that_moves_at_every_reconnect_waits_for_the_sidecar_that_lags(version: Version) {
+        const ROUNDS: usize = 12;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let proxy = Proxy::to(nats.address()).await;
+        let ahead = App::start(&Config::on(&nats)).await;
+        let lagging = App::start(&Config::at(&format!("nats://{}", proxy.address))).await;
+        let mut witness = lagging.events("alice").await;
+        let mut alice = ahead.events("alice").await;
+        let tasks = lagging.metric("sidestream_tasks", &[]).await;
+        let mut expected = 0..;
+        for round in 0..ROUNDS {
+            // Heard from the one while the other stands still: the cursor is beyond the other's head.
+            proxy.stall();
+            let numbers: Vec<usize> = expected.by_ref().take(1 + round).collect();
+            for number in &numbers {
+                publisher.publish("events.user.alice.x", number.to_string()).await;
+                assert_eq!(alice.event().await.data.parse(), Ok(*number), "ahead, round {round}");
+            }
+            alice = move_to_stalled(&lagging, &proxy, tasks, alice.last_event_id()).await;
+            assert_eq!(alice.resume(), "exact", "round {round}: {:?}", alice.connected);
+            for number in &numbers {
+                let event = witness.event().await;
+                assert_eq!(event.data.parse(), Ok(*number), "witness, round {round}: {event:?}");
+            }
+            // Live on the one that lagged; then back, with something missed in between.
+            let (live, missed) = (expected.next(), expected.next());
+            for (number, hears) in [(live, true), (missed, false)] {
+                let number = number.expect("without end");
+                publisher.publish("events.user.alice.x", number.to_string()).await;
+                assert_eq!(witness.event().await.data.parse(), Ok(number), "witness, round {round}");
+                if hears {
+                    assert_eq!(alice.event().await.data.parse(), Ok(number), "lagging, round {round}");
+                }
+            }
+            let request = get("/events").user("alice").header("Last-Event-ID", alice.last_event_id());
+            alice = ahead.stream(request).await;
+            assert_eq!(alice.resume(), "exact", "round {round}");
+            assert_eq!(alice.event().await.data.parse().ok(), missed, "ahead again, round {round}");
+        }
+        for app in [&ahead, &lagging] {
+            assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
+        }
+    }
+
     async fn clients_that_come_and_go_see_one_exact_sequence(version: Version) {
         run(version, "64MiB").await;
     }

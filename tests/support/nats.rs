@@ -8,7 +8,7 @@ use async_nats::jetstream;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, Wire, eventually};
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct Nats {
     version: Version,
     child: Option<Child>,
     port: u16,
+    /// Where it tells about itself over HTTP, `host:port`.
+    monitor: String,
     dir: tempfile::TempDir,
     login: Option<(String, String)>,
 }
@@ -71,7 +73,7 @@ impl Nats {
     /// user may do everything.
     pub async fn start_in(version: Version, dir: tempfile::TempDir, config: Option<(&str, [&str; 2])>) -> Self {
         let login = config.map(|(_, [user, password])| (user.to_owned(), password.to_owned()));
-        let mut nats = Self { version, child: None, port: 0, dir, login };
+        let mut nats = Self { version, child: None, port: 0, monitor: String::new(), dir, login };
         if let Some((text, _)) = config {
             nats.configure(text);
         }
@@ -114,7 +116,7 @@ impl Nats {
             command.arg("-c").arg(self.config());
         }
         let child = command
-            .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
+            .args(["-a", "127.0.0.1", "-p", port, "-m", "-1", "-js", "-sd"])
             .arg(self.dir.path().join("store"))
             .arg("--ports_file_dir")
             .arg(&ports)
@@ -126,7 +128,8 @@ impl Nats {
             .spawn()
             .expect("nats-server starts");
         self.child = Some(child);
-        self.port = eventually("nats-server writes its ports file", DEADLINE, async || port_in(&ports)).await;
+        (self.port, self.monitor) =
+            eventually("nats-server writes its ports file", DEADLINE, async || ports_in(&ports)).await;
         let address = format!("127.0.0.1:{}", self.port);
         eventually("nats-server greets", DEADLINE, async || {
             let mut stream = tokio::net::TcpStream::connect(&address).await.ok()?;
@@ -213,6 +216,15 @@ impl Nats {
         self.send_raw(&bytes).await;
     }
 
+    /// Bytes that the server has sent to the open connections of this name.
+    pub async fn sent_to(&self, name: &str) -> u64 {
+        let mut wire = Wire::tcp(&self.monitor).await;
+        wire.send(b"GET /connz?limit=100000 HTTP/1.1\r\nHost: nats\r\nConnection: close\r\n\r\n").await;
+        let all: serde_json::Value = serde_json::from_str(&wire.answer().await.text()).expect("JSON");
+        let connections = all["connections"].as_array().expect("a list").iter();
+        connections.filter(|c| c["name"] == name).filter_map(|c| c["out_bytes"].as_u64()).sum()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -295,10 +307,12 @@ async fn account(jetstream: &jetstream::Context) -> Option<serde_json::Value> {
     answer.get("error").is_none().then_some(answer)
 }
 
-fn port_in(dir: &Path) -> Option<u16> {
+/// The port for clients, and the address of the monitor.
+fn ports_in(dir: &Path) -> Option<(u16, String)> {
     let file = std::fs::read_dir(dir).ok()?.flatten().find(|f| f.path().extension().is_some_and(|e| e == "ports"))?;
     let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
-    ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()
+    let port = ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()?;
+    Some((port, ports["monitoring"][0].as_str()?.strip_prefix("http://")?.to_owned()))
 }
 
 /// Publishes to streams and waits for the acknowledgements.
@@ -358,6 +372,13 @@ impl Publisher {
             self.jetstream.request(format!("CONSUMER.NAMES.{stream}"), &()).await.expect("consumers are listed");
         let names = answer["consumers"].as_array().cloned().unwrap_or_default();
         names.iter().filter_map(|n| n.as_str().map(str::to_owned)).collect()
+    }
+
+    /// What a stream takes in its store.
+    pub async fn stored_bytes(&self, stream: &str) -> u64 {
+        let info: serde_json::Value =
+            self.jetstream.request(format!("STREAM.INFO.{stream}"), &()).await.expect("the stream exists");
+        info["state"]["bytes"].as_u64().expect("a number")
     }
 
     /// Publishes and gives the sequence.

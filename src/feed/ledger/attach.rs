@@ -217,18 +217,22 @@ impl Ledger {
         self.settings.encoder.metrics.replayed.add(events.len() as u64);
         let exact = |cursor: Cursor| link::Opening { resume: Resume::Exact, id: cursor.to_string(), gap: None };
         let mut opening = proven.map(exact);
-        self.open_at_hole(opening.as_mut(), missing.from.seq(), &mut events);
+        self.begin_at_hole(opening.as_mut(), missing.from.seq(), &mut events);
         let piece = self.piece(opening, events, upto, false);
         let Missing { shard, ticket, grant, .. } = missing;
         self.outputs.push_back(Output::Piece { shard, ticket, grant, head: None, piece });
     }
 
-    /// A client that resumes where messages are gone is told so from its own place on, which may lie inside the hole.
-    fn open_at_hole(&self, opening: Option<&mut link::Opening>, after: u64, events: &mut [Arc<Event>]) {
-        let (Some(opening), Some(log), Some(first)) = (opening, &self.log, events.first_mut()) else { return };
-        if opening.resume == Resume::Exact && first.subject.is_empty() {
+    /// Where messages are gone directly behind what a client has, it is told so from its own place on, which may lie inside
+    /// the hole.
+    fn begin_at_hole(&self, opening: Option<&mut link::Opening>, after: u64, events: &mut [Arc<Event>]) {
+        let (Some(log), Some(first)) = (&self.log, events.first_mut()) else { return };
+        if !first.subject.is_empty() {
+            return;
+        }
+        *first = self.settings.encoder.removed(after, log.cursor(first.at), self.removed);
+        if let Some(opening) = opening.filter(|opening| opening.resume == Resume::Exact) {
             opening.resume = Resume::Gap;
-            *first = self.settings.encoder.removed(after, log.cursor(first.at), self.removed);
         }
     }
 
@@ -270,7 +274,7 @@ impl Ledger {
             self.piece(opening, Vec::new(), after, false)
         } else {
             let mut selection = log.select(after, grant.stream(), self.settings.bounds.piece);
-            self.open_at_hole(opening.as_mut(), after, &mut selection.events);
+            self.begin_at_hole(opening.as_mut(), after, &mut selection.events);
             self.piece(opening, selection.events, selection.upto, selection.complete)
         };
         self.outputs.push_back(Output::Piece { shard, ticket, grant: grant.clone(), head, piece });
