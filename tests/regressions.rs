@@ -4,6 +4,8 @@
 //!   by the client's queue, so an event larger than that ended the stream each time it was resumed.
 //! - `*_is_never_spliced_into_a_catch_up`: a catch-up went on by sequence, or by epoch and sequence, into the next log.
 //! - `a_heartbeat_after_a_reset_is_of_the_new_life`: shards kept the head of the old life where the new one had the same sequence.
+//! - `a_heartbeat_is_never_behind_what_was_told`: the id of a notice was ahead of what the shards knew, so that the next heartbeat
+//!   took a client's cursor back behind it.
 //! - `a_late_barrier_*`: a barrier that timed out was never tried again, and no gap was told.
 //! - `a_client_may_move_to_a_sidecar_that_is_cut_off`: its cursor was ahead of a feed that could not know better.
 //! - `a_purge_between_two_cuts_is_declared`: two losses at one place were taken for poison, and a purge was jumped over.
@@ -239,6 +241,30 @@ on_both_servers! {
             head = publisher.publish(MINE, &marker).await;
             again.nothing_before(&marker).await;
             assert!(alice.before(&marker).await.iter().all(is_state));
+        }
+    }
+
+    async fn a_heartbeat_is_never_behind_what_was_told(version: Version) {
+        let mut nats = Nats::start(version).await;
+        nats.events().await;
+        let app = App::start(&Config::on(&nats).heartbeat("1s")).await;
+        let mut alice = app.events("alice").await;
+        for _ in 0..3 {
+            // Nobody listens to these, so nothing tells the shards that the head has moved.
+            let publisher = nats.publisher().await;
+            publisher.publish_all((0..10).map(|n| ("events.user.nobody.note".to_owned(), vec![n]))).await;
+            nats.kill();
+            let degraded = alice.until_named("sidestream.degraded", DEADLINE).await.pop().expect("at least this one");
+            let heartbeat = loop {
+                let event = alice.next().await;
+                if event.name == "sidestream.heartbeat" {
+                    break event;
+                }
+            };
+            let (told, beat) = (degraded.id.expect("a cursor"), heartbeat.id.expect("a cursor"));
+            assert!(seq_of(&beat) >= seq_of(&told), "{beat} after {told}");
+            nats.restart().await;
+            alice.until_named("sidestream.ok", HEAL).await;
         }
     }
 
