@@ -6,6 +6,8 @@
 //! - `a_heartbeat_after_a_reset_is_of_the_new_life`: shards kept the head of the old life where the new one had the same sequence.
 //! - `a_heartbeat_is_never_behind_what_was_told`: the id of a notice was ahead of what the shards knew, so that the next heartbeat
 //!   took a client's cursor back behind it.
+//! - `poison_deep_in_a_replay_*`: a whole pull was lost with the connection, and the messages before the poison were read one
+//!   by one, each by a connection of its own.
 //! - `a_late_barrier_*`: a barrier that timed out was never tried again, and no gap was told.
 //! - `a_client_may_move_to_a_sidecar_that_is_cut_off`: its cursor was ahead of a feed that could not know better.
 //! - `a_purge_between_two_cuts_is_declared`: two losses at one place were taken for poison, and a purge was jumped over.
@@ -266,6 +268,29 @@ on_both_servers! {
             nats.restart().await;
             alice.until_named("sidestream.ok", HEAL).await;
         }
+    }
+
+    async fn poison_deep_in_a_replay_delays_it_by_seconds_at_most(version: Version) {
+        const POISON: usize = 240;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables("\n[history]\nbytes = \"64KiB\"\n")).await;
+        let cursor = app.events("alice").await.last_event_id().to_owned();
+        let numbered = |range: std::ops::Range<usize>| range.map(|n| (MINE.to_owned(), format!("{n} {}", "x".repeat(2000)).into_bytes()));
+        publisher.publish_all(numbered(0..POISON)).await;
+        nats.publish_raw(MINE.as_bytes(), b"X-Name: caf\xe9\r\n", format!("{POISON} ").as_bytes()).await;
+        publisher.publish_all(numbered(POISON + 1..2 * POISON)).await;
+        #[allow(clippy::cast_precision_loss, reason = "hundreds")]
+        app.metric_is("sidestream_stream_head", &[], 2.0 * POISON as f64, DEADLINE).await;
+
+        let started = Instant::now();
+        let mut again = app.stream(get("/events").user("alice").header("Last-Event-ID", &cursor)).await;
+        for n in 0..2 * POISON {
+            let event = again.event().await;
+            assert!(event.data.starts_with(&format!("{n} ")), "{n}: {} {:.20}", event.name, event.data);
+        }
+        println!("replayed in {:?}", started.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(10), "the replay took {:?}", started.elapsed());
     }
 
     async fn a_late_barrier_after_a_reconnect_still_ends_in_gap_and_ok(version: Version) {

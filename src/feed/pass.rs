@@ -29,7 +29,9 @@ const PULL_BYTES: usize = 1024 * 1024;
 const PULL_PATIENCE: Duration = Duration::from_secs(3);
 /// Wait after a failure.
 const RETRY: Duration = Duration::from_millis(100);
-/// Failures at the same place before the message there is read by itself.
+/// So many times fewer messages are pulled after a failure that lost a whole pull.
+const CAREFUL: usize = 16;
+/// Failures at the same place, one message at a time, before the message there is read by itself.
 const FAILURES_AT_POISON: u32 = 2;
 
 /// How passes over one stream are read.
@@ -69,7 +71,7 @@ impl Reader {
     pub(super) fn start(&self, known: Known, from: u64) -> mpsc::Receiver<Filled> {
         // One pull ahead of whoever takes them.
         let (sender, filled) = mpsc::channel(1);
-        let pass = Pass { reader: self.clone(), known, next: from, sender };
+        let pass = Pass { reader: self.clone(), known, next: from, pull: PULL_MESSAGES, careful_until: 0, sender };
         tokio::task::spawn_local(pass.run());
         filled
     }
@@ -80,6 +82,10 @@ struct Pass {
     /// What the stream was when the pass began.
     known: Known,
     next: u64,
+    /// How much is pulled at a time.
+    pull: usize,
+    /// Up to here something ends the connection that reads it, and pulls are small.
+    careful_until: u64,
     sender: mpsc::Sender<Filled>,
 }
 
@@ -96,7 +102,13 @@ impl Pass {
                     tracing::warn!(stream = self.reader.stream, next = self.next, %error, "Replay interrupted");
                 }
             }
-            failures = if self.next == before { failures + 1 } else { 0 };
+            // A whole pull is lost with the connection: to find out which message ends it, less is asked for.
+            let stuck = self.next == before;
+            failures = if stuck && self.pull == 1 { failures + 1 } else { 0 };
+            if stuck {
+                self.pull = (self.pull / CAREFUL).max(1);
+                self.careful_until = self.next + PULL_MESSAGES as u64;
+            }
             if failures >= FAILURES_AT_POISON && self.step_over().await.is_err() {
                 return;
             }
@@ -139,7 +151,10 @@ impl Pass {
         let mut messages = subscribed.map_err(|e| FeedError::Client(e.to_string()))?;
         let mut one = false;
         for number in 0u64.. {
-            let (batch, bytes) = if one { (1, 0) } else { (PULL_MESSAGES, PULL_BYTES) };
+            if self.next >= self.careful_until {
+                self.pull = PULL_MESSAGES;
+            }
+            let (batch, bytes) = if one { (1, 0) } else { (self.pull, PULL_BYTES) };
             // A status that comes late must not be taken for the answer to the next pull.
             let reply = format!("{inbox}.{number}");
             api::pull(client, &self.reader.stream, consumer, &reply, batch, bytes).await?;
@@ -222,6 +237,7 @@ impl Pass {
         // Gone meanwhile: the next attempt finds out what is behind it.
         let Some(message) = found else { return Ok(()) };
         let event = self.stored(&message);
+        self.careful_until = 0;
         self.send(Filled { events: vec![event], end: None }).await
     }
 

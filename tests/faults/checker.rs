@@ -11,14 +11,19 @@ mod tests;
 
 use std::time::{Duration, Instant};
 
-use super::client::Log;
+use super::client::{Item, Log};
 use super::truth::{Truth, may_hear};
+
+/// Invariant I7: how long after a fault a client may have to wait.
+pub const HEAL_MAX: Duration = Duration::from_secs(5);
 
 /// What a kind of fault may cause.
 #[derive(Debug, Clone, Copy)]
 pub struct Allowed {
     /// The reasons it may explain; none: no gap at all.
     pub reasons: &'static [&'static str],
+    /// Whether a sidecar may be silent.
+    pub silence: bool,
 }
 
 /// What was found, summed over the clients of a run or over runs.
@@ -87,19 +92,38 @@ pub fn check(truth: &Truth, logs: &[Log], allowed: Allowed) -> Report {
     let mut report = Report::default();
     for log in logs {
         walk::Walk::new(truth, log, allowed, &mut report).run();
-        let healed = truth.healed.and_then(|healed| time_to_heal(truth, log, healed));
-        report.worst_heal = report.worst_heal.max(healed);
+        let Some(healed) = truth.healed else { continue };
+        report.worst_heal = report.worst_heal.max(time_to_heal(truth, log, healed));
+        let first = first_after(truth, log, healed);
+        if first > HEAL_MAX {
+            report.complain(format!(
+                "{}: the first event came {first:?} after the fault, {HEAL_MAX:?} are allowed",
+                log.name
+            ));
+        }
     }
     report
 }
 
-/// From the end of the fault to the first event that was published after it. The clock starts when there was something to
-/// hear and the client asked for it: the publisher's own recovery and a client's own absence are not the sidecar's.
+/// From the end of the fault to the first event that was published after it: everything before it has been caught up with.
+/// The clock starts when there was something to hear and the client asked for it: the publisher's own recovery and a
+/// client's own absence are not the sidecar's.
 fn time_to_heal(truth: &Truth, log: &Log, healed: Instant) -> Option<Duration> {
-    let after = |at: Instant| at >= healed;
-    let published = truth.sent.values().filter(|s| after(s.at) && s.acked.is_some() && may_hear(&log.user, &s.subject));
-    let first = published.map(|sent| sent.at).min()?;
-    let received = log.received().find(|(_, nonce)| truth.sent.get(nonce).is_some_and(|sent| after(sent.at)))?.0;
-    let start = first.max(healed).max(log.asked_after(healed));
-    Some(received.saturating_duration_since(start))
+    let heard = |nonce| truth.sent.get(&nonce).is_some_and(|sent| sent.at >= healed);
+    let received = log.received().find(|(_, nonce)| heard(*nonce))?.0;
+    Some(received.saturating_duration_since(clock(truth, log, healed)?))
+}
+
+/// Invariant I7: from the end of the fault to the first event or gap, be it one that was missed during the fault.
+fn first_after(truth: &Truth, log: &Log, healed: Instant) -> Duration {
+    let Some(clock) = clock(truth, log, healed) else { return Duration::ZERO };
+    let first =
+        log.items.iter().find(|(at, item)| *at >= healed && matches!(item, Item::Data { .. } | Item::Gap { .. }));
+    first.map_or(Duration::MAX, |(at, _)| at.saturating_duration_since(clock))
+}
+
+fn clock(truth: &Truth, log: &Log, healed: Instant) -> Option<Instant> {
+    let mine = |subject: &str| may_hear(&log.user, subject);
+    let published = truth.sent.values().filter(|sent| sent.at >= healed && sent.acked.is_some() && mine(&sent.subject));
+    Some(published.map(|sent| sent.at).min()?.max(log.asked_after(healed)))
 }

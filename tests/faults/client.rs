@@ -22,6 +22,8 @@ pub type Addresses = Arc<Mutex<Vec<String>>>;
 
 /// How long an answer may take before the client tries elsewhere.
 const ANSWER: Duration = Duration::from_secs(5);
+/// How a connection ended on which nothing came for two and a half heartbeats.
+pub const SILENCE: &str = "silence";
 /// Wait after a connection that could not be made.
 const FAILED: Duration = Duration::from_millis(200);
 
@@ -154,7 +156,7 @@ impl Reader {
             };
             let Ok(Ok(Some(event))) = next else {
                 let why = match next {
-                    Err(_) => "silence".to_owned(),
+                    Err(_) => SILENCE.to_owned(),
                     Ok(Err(error)) => error.to_string(),
                     Ok(_) => "the end".to_owned(),
                 };

@@ -29,6 +29,8 @@ pub struct Kind {
     pub layout: Layout,
     /// The reasons of gaps that it explains; none: it destroys nothing.
     pub reasons: &'static [&'static str],
+    /// A sidecar itself falls silent.
+    pub silent: bool,
     /// It mounts a file system.
     pub needs_root: bool,
     /// Whether plain `cargo test` runs it.
@@ -38,7 +40,7 @@ pub struct Kind {
 }
 
 const fn kind(name: &'static str, what: &'static str, act: Act) -> Kind {
-    Kind { name, what, layout: PLAIN, reasons: &[], needs_root: false, short: false, act }
+    Kind { name, what, layout: PLAIN, reasons: &[], silent: false, needs_root: false, short: false, act }
 }
 
 impl Kind {
@@ -52,6 +54,10 @@ impl Kind {
 
     const fn layout(self, layout: Layout) -> Self {
         Self { layout, ..self }
+    }
+
+    const fn silent(self) -> Self {
+        Self { silent: true, ..self }
     }
 
     const fn needs_root(self) -> Self {
@@ -123,6 +129,7 @@ pub static KINDS: &[Kind] = &[
         .short(),
     kind("per_subject_limit", "the stream keeps five messages per subject", |w| Box::pin(stream::limit_reached(w)))
         .layout(stream(r#"{"max_msgs_per_subject": 5}"#))
+        .silent()
         .may_explain(&["retention"]),
     kind("max_bytes_retention", "messages leave by size while clients are away", |w| {
         Box::pin(stream::limit_reached(w))
@@ -132,6 +139,7 @@ pub static KINDS: &[Kind] = &[
     .short(),
     kind("max_age_retention", "messages leave by age while clients are away", |w| Box::pin(stream::limit_reached(w)))
         .layout(stream(r#"{"max_age": 1000000000, "duplicate_window": 1000000000}"#))
+        .silent()
         .may_explain(&["retention"]),
     kind("poison_header", "headers that are not UTF-8", |w| Box::pin(messages::poison_header(w)))
         .may_explain(&["undecodable"])
@@ -151,7 +159,7 @@ pub static KINDS: &[Kind] = &[
     kind("sidecar_deploy", "both sidecars are replaced in order, one after the other", |w| {
         Box::pin(process::deploy(w))
     }),
-    kind("sidecar_hang", "one sidecar hangs for 5 s", |w| Box::pin(process::hang(w))),
+    kind("sidecar_hang", "one sidecar hangs for 5 s", |w| Box::pin(process::hang(w))).silent(),
     kind("permission_revoked", "the sidecars' rights are taken away and given back", |w| Box::pin(process::revoked(w)))
         .layout(Layout { accounts: Some(ACCOUNTS), ..PLAIN }),
     kind("client_stalls", "clients stop reading in the middle of a burst", |w| Box::pin(clients::stall(w))).short(),

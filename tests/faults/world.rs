@@ -242,8 +242,8 @@ impl World {
         let login = self.layout.accounts.map_or(String::new(), |accounts| {
             format!(",\"user\":{:?},\"pass\":{:?}", accounts.admin[0], accounts.admin[1])
         });
-        let present = super::stored::read(&self.nats, &login, STREAM).await;
         let (_, last) = self.bounds().await;
+        let present = super::stored::read(&self.nats, &login, STREAM, last).await;
         let mut truth = self.publisher.truth().clone();
         truth.read(present, last);
         let mut logs = Vec::new();

@@ -4,13 +4,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::client::{Gap, Id, Item, Log};
+use super::super::client::{Gap, Id, Item, Log, SILENCE};
 use super::super::truth::{Fate, Truth};
-use super::{Allowed, Report, check};
+use super::{Allowed, HEAL_MAX, Report, check};
 
-const NOTHING: Allowed = Allowed { reasons: &[] };
-const PURGE: Allowed = Allowed { reasons: &["purged"] };
-const RESET: Allowed = Allowed { reasons: &["reset"] };
+const NOTHING: Allowed = Allowed { reasons: &[], silence: false };
+const PURGE: Allowed = Allowed { reasons: &["purged"], silence: false };
+const RESET: Allowed = Allowed { reasons: &["reset"], silence: false };
 
 /// Ten messages at 1 to 10: odd ones for `u1`, even ones for `u2`; then a broadcast at 11 and the end at 12.
 fn truth() -> Truth {
@@ -256,6 +256,26 @@ fn a_resume_that_forgets_the_cursor_is_found() {
 }
 
 #[test]
+fn a_silent_sidecar_is_found() {
+    let truth = truth();
+    let mut items = clean(&truth);
+    items.splice(3..3, [Item::Ended(SILENCE.into()), connected("exact", 3)]);
+    assert_eq!(found(&truth, items.clone(), NOTHING).other, 1);
+    assert!(found(&truth, items, Allowed { silence: true, ..NOTHING }).is_clean());
+}
+
+#[test]
+fn who_is_not_let_in_is_found_once_the_fault_is_over() {
+    let mut truth = truth();
+    let mut items = clean(&truth);
+    items.splice(3..3, [Item::Ended(String::new()), Item::Refused("nats".into()), connected("exact", 3)]);
+    truth.healed = Some(Instant::now());
+    assert!(found(&truth, items.clone(), NOTHING).is_clean(), "right after it");
+    truth.healed = Instant::now().checked_sub(2 * HEAL_MAX);
+    assert_eq!(found(&truth, items, NOTHING).other, 1);
+}
+
+#[test]
 fn what_cannot_be_sent_must_be_declared() {
     let mut truth = truth();
     let nonce = truth.lives[0].stored[&5];
@@ -354,4 +374,18 @@ fn the_time_to_heal_is_the_slowest_clients() {
     }
     // For `u1`, 7 is the first after the fault: published in second 7, heard in second 8.
     assert_eq!(check(&truth, &[log], NOTHING).worst_heal, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn silence_after_the_fault_is_found() {
+    let mut truth = truth();
+    let mut log = log(clean(&truth));
+    let start = truth.lives[0].began;
+    truth.healed = Some(start);
+    for (at, _) in log.items.iter_mut().skip(1) {
+        *at = start + 2 * HEAL_MAX;
+    }
+    log.items[0].0 = start;
+    let report = check(&truth, &[log], NOTHING);
+    assert!(report.other == 1 && report.evidence[0].contains("the first event came"), "{report:?}");
 }

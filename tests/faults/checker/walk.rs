@@ -5,9 +5,9 @@
 
 use std::collections::HashSet;
 
-use super::super::client::{Gap, Item, Log};
+use super::super::client::{Gap, Item, Log, SILENCE};
 use super::super::truth::{END, Fate, Nonce, Truth, may_hear};
-use super::{Allowed, Report};
+use super::{Allowed, HEAL_MAX, Report};
 
 /// Lines of the log shown before and after what is wrong.
 const AROUND: usize = 6;
@@ -69,7 +69,9 @@ impl<'a> Walk<'a> {
                     self.report.foreign += 1;
                     self.show(&format!("not as it was published: {what}"));
                 }
-                Item::Asked | Item::Ended(_) | Item::Refused(_) | Item::Failed(_) => self.owes_gap = false,
+                Item::Asked => {}
+                Item::Ended(why) => self.ended(why),
+                Item::Refused(why) | Item::Failed(why) => self.not_opened(why),
             }
         }
         self.report.complain(format!("{}: the last message never came\n{}", self.log.name, self.around()));
@@ -90,6 +92,22 @@ impl<'a> Walk<'a> {
         }
         if resume == "exact" && Some(id) != sent {
             self.other(&format!("resumed from {id}, having sent {sent:?}"));
+        }
+    }
+
+    fn ended(&mut self, why: &str) {
+        self.owes_gap = false;
+        if why == SILENCE && !self.allowed.silence {
+            self.other("neither an event nor a heartbeat");
+        }
+    }
+
+    /// Invariant I7: once the fault is over, everybody is let in.
+    fn not_opened(&mut self, why: &str) {
+        self.owes_gap = false;
+        let at = self.log.items[self.at].0;
+        if self.truth.healed.is_some_and(|healed| at > healed + HEAL_MAX) {
+            self.other(&format!("not let in although all is well: {why}"));
         }
     }
 

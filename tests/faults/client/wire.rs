@@ -41,7 +41,7 @@ impl Stream {
         let address = address.parse().map_err(|_| bad("not an address"))?;
         let socket = TcpSocket::new_v4()?;
         if narrow {
-            socket.set_recv_buffer_size(4096)?;
+            socket.set_recv_buffer_size(32 * 1024)?;
         }
         let mut socket = socket.connect(address).await?;
         let cursor_line = cursor.map(|id| format!("Last-Event-ID: {id}\r\n")).unwrap_or_default();
