@@ -33,6 +33,9 @@ use crate::log::PieceSize;
 use crate::route::Route;
 use crate::telemetry::metrics::FeedMetrics;
 
+/// What one pass over the past of a stream holds, in bytes; at most two passes run over a stream.
+const PASS_BYTES: usize = 8 * 1024 * 1024;
+
 /// The ways to all feeds, for shards and admin.
 #[derive(Debug, Clone)]
 pub struct Feeds {
@@ -101,7 +104,12 @@ pub async fn start(
             encoder: encoder.clone(),
         };
         let index = u8::try_from(index).expect("the configuration allows at most 255 streams");
-        let bounds = ledger::Bounds { events: config.limits.replay_events, clients: config.limits.replays, piece };
+        let bounds = ledger::Bounds {
+            events: config.limits.replay_events,
+            clients: config.limits.replays,
+            piece,
+            pass_bytes: PASS_BYTES,
+        };
         let settings =
             ledger::Settings { index, encoder: encoder.clone(), history_bytes: config.history_bytes, bounds };
         let ledger = ledger::Ledger::new(settings, status.clone());

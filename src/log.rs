@@ -36,6 +36,8 @@ pub struct Log {
     subjects: Subjects,
     bytes: usize,
     bytes_max: usize,
+    /// So much more may be held for now.
+    pinned: usize,
 }
 
 /// What the log knows of a sequence.
@@ -86,6 +88,7 @@ impl Log {
             subjects: Subjects::default(),
             bytes: 0,
             bytes_max,
+            pinned: 0,
         }
     }
 
@@ -133,7 +136,13 @@ impl Log {
         self.bytes += cost(&event) + if new { SUBJECT_OVERHEAD_BYTES } else { 0 };
         self.entries.push_back(event);
         self.subjects_of.push_back(id);
-        while self.bytes > self.bytes_max && self.drop_oldest() {}
+        while self.bytes > self.bytes_max.saturating_add(self.pinned) && self.drop_oldest() {}
+    }
+
+    /// Lets so many bytes more be held from the next event on: while somebody catches up with the oldest one, it must not
+    /// run away from them.
+    pub fn pin(&mut self, bytes: usize) {
+        self.pinned = bytes;
     }
 
     /// Lets go of everything up to a sequence.
@@ -167,6 +176,13 @@ impl Log {
             Ok(index) => Held::Event(self.entries[index].at),
             Err(_) => Held::Nothing,
         }
+    }
+
+    /// When the newest message was stored whose time is known, nanoseconds since 1970; 0 where none is. The head itself may be
+    /// a hole.
+    pub fn time(&self) -> u64 {
+        let times = self.entries.iter().rev().map(|event| event.at.time);
+        times.chain([self.base.time]).find(|time| *time != 0).unwrap_or(0)
     }
 
     /// The newest position held whose message is not younger than `time` (nanoseconds since 1970); the base where all are.
@@ -344,6 +360,20 @@ mod tests {
             prop_assert_eq!(seen, expected);
             prop_assert_eq!(after, log.head().seq);
         }
+    }
+
+    #[test]
+    fn may_grow_while_it_is_pinned() {
+        let mut log = log_of(&(11..1011).collect::<Vec<_>>(), 10_000);
+        let base = log.base();
+        log.pin(10_000);
+        (1011..1040).for_each(|seq| log.append(event(seq, "e.even")));
+        assert_eq!(log.base(), base);
+        (1040..2000).for_each(|seq| log.append(event(seq, "e.even")));
+        assert!(log.bytes() > 10_000 && log.bytes() <= 20_000, "{}", log.bytes());
+        log.pin(0);
+        log.append(event(2000, "e.even"));
+        assert!(log.bytes() <= 10_000, "{}", log.bytes());
     }
 
     #[test]

@@ -48,10 +48,11 @@ pub fn decide(last: LastEventId, log: &Log) -> Verdict {
 
 /// The verdict for a cursor that is none of this stream's any more, although its epoch is: the store went back in time.
 /// Another message stands at its sequence, or it stayed above the head. Whatever was stored after the cursor's message is
-/// new to the client, whatever its sequence: it goes on behind the newest message that is not younger. `log` holds the
-/// stream near the cursor.
+/// new to the client, whatever its sequence: it goes on behind the newest message that is not younger; at the head where the
+/// cursor does not tell its time. `log` holds the stream near the cursor.
 pub fn rolled_back(log: &Log, cursor: Cursor) -> Verdict {
-    gap(None, log.last_until(cursor.at.time), GapReason::Reset)
+    let from = if cursor.at.time == 0 { log.head() } else { log.last_until(cursor.at.time) };
+    gap(None, from, GapReason::Reset)
 }
 
 /// The verdict for a client that has replayed as much as it may.

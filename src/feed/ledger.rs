@@ -150,7 +150,7 @@ impl Ledger {
 
     /// What is held already, for whoever opens a consumer.
     pub(super) fn known(&self) -> Option<Known> {
-        self.log.as_ref().map(|log| Known { epoch: log.epoch(), head: log.head() })
+        self.log.as_ref().map(|log| Known { epoch: log.epoch(), head: log.head(), time: log.time() })
     }
 
     /// A consumer is open. Brings the log in line with where it starts, and tells clients what that means for them.
@@ -225,6 +225,7 @@ impl Ledger {
     fn append(&mut self, event: Arc<Event>) {
         self.declare_removed(event.at.seq - 1);
         let Some(log) = &mut self.log else { return };
+        log.pin(self.replay.pins());
         log.append(event.clone());
         self.settings.encoder.metrics.stream_events.add(1);
         self.status.set_head(event.at.seq);

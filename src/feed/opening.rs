@@ -122,7 +122,7 @@ impl Opening {
         let seen = look::compare(control, &self.stream, info, known.head).await?;
         match start::decide(Some(known), seen) {
             start @ Start::RolledBack => {
-                return Ok(Plan::new(start, self.last_until(control, info, known.head).await?));
+                return Ok(Plan::new(start, self.last_until(control, info, known.time).await?));
             }
             start @ (Start::First | Start::Reset) => {
                 return Ok(Plan::new(start, self.first_base(control, info).await?));
@@ -146,15 +146,18 @@ impl Opening {
         Ok(plan)
     }
 
-    /// The newest position whose message is not younger than `than`: what was stored after a store went back in time is new
+    /// The newest position whose message is not younger than `time`: what was stored after a store went back in time is new
     /// to everybody. Asks for some twenty messages.
-    async fn last_until(&self, control: &Client, info: &StreamInfo, than: Position) -> Result<Position, FeedError> {
+    async fn last_until(&self, control: &Client, info: &StreamInfo, time: u64) -> Result<Position, FeedError> {
+        if time == 0 {
+            return self.first_base(control, info).await;
+        }
         let (mut low, mut high) = (info.state.first_seq.max(1), info.state.last_seq + 1);
         let mut last = Position { seq: low - 1, time: 0 };
         while low < high {
             let middle = u64::midpoint(low, high);
             match api::message_from(control, &self.stream, middle).await? {
-                Some(message) if message.time <= than.time => {
+                Some(message) if message.time <= time => {
                     last = message.at();
                     low = message.seq + 1;
                 }
@@ -195,7 +198,7 @@ impl Opening {
             .ok_or(FeedError::Order("the consumer starts before the place that was asked for"))?;
         // A current server lets a consumer wait beyond the end of a stream that has become another one meanwhile.
         let info = api::stream_info(control, &self.stream).await?;
-        let planned = Known { epoch, head: plan.base };
+        let planned = Known { epoch, head: plan.base, time: plan.base.time };
         let seen = look::compare(control, &self.stream, &info, plan.base).await?;
         if start::decide(Some(planned), seen) != Start::Continued {
             return Err(FeedError::Order("the stream became another one while the consumer was created"));

@@ -58,6 +58,8 @@ struct World {
     replay_events: u64,
     /// Clients served from passes at a time.
     replays: usize,
+    /// Bytes that a pass holds.
+    pass_bytes: usize,
     /// Whether messages are removed: deleted, purged, dropped by limits.
     removes: bool,
     /// Whether the stream is recreated or its store goes back in time.
@@ -72,6 +74,7 @@ impl World {
             history_bytes: [2_000, 6_000, 1 << 20][random.below(3) as usize],
             replay_events: [20, 100_000, 100_000][random.below(3) as usize],
             replays: [1, 2, 256][random.below(3) as usize],
+            pass_bytes: [3_000, 12_000, 1 << 20][random.below(3) as usize],
             removes: random.chance(50),
             resets: random.chance(40),
             breaks: random.chance(70),

@@ -32,6 +32,8 @@ pub struct Known {
     pub epoch: Epoch,
     /// The newest position.
     pub head: Position,
+    /// When the newest message was stored, where the head is a hole the one before it; 0 is not known.
+    pub time: u64,
 }
 
 /// The stream as its leader sees it.
@@ -96,14 +98,14 @@ mod tests {
     #[test]
     fn every_case_has_its_start() {
         let ours = Epoch::of("S", "t");
-        let known = Some(Known { epoch: ours, head: at(10, 100) });
+        let known = Some(Known { epoch: ours, head: at(10, 100), time: 100 });
         let seen = |last_seq, at_head| Seen { epoch: ours, last_seq, at_head, replicated: false };
         assert_eq!(decide(None, seen(10, None)), Start::First);
         assert_eq!(decide(known, seen(10, Some(at(10, 100)))), Start::Continued);
         assert_eq!(decide(known, seen(12, None)), Start::Continued, "the message at the head may be gone");
         assert_eq!(decide(known, seen(9, None)), Start::RolledBack, "sequences are given out once");
         assert_eq!(decide(known, seen(12, Some(at(10, 101)))), Start::RolledBack, "another message at the head");
-        let hole = Some(Known { epoch: ours, head: at(10, 0) });
+        let hole = Some(Known { epoch: ours, head: at(10, 0), time: 90 });
         assert_eq!(decide(hole, seen(12, None)), Start::Continued);
         assert_eq!(decide(hole, seen(12, Some(at(10, 101)))), Start::RolledBack, "a message where there was none");
         let other = Seen { epoch: Epoch::of("S", "u"), ..seen(12, Some(at(10, 100))) };

@@ -20,8 +20,6 @@ use crate::route::Grant;
 
 /// Passes at the same time over one stream.
 const PASSES_MAX: usize = 2;
-/// What one pass holds before it waits for its clients, in bytes.
-const PASS_BYTES: usize = 8 * 1024 * 1024;
 /// A client that has not come for its next piece for this long does not hold a full pass up.
 const LAGGARD: Duration = Duration::from_secs(1);
 
@@ -34,6 +32,8 @@ pub(in crate::feed) struct Bounds {
     pub(in crate::feed) clients: usize,
     /// What one client gets at a time.
     pub(in crate::feed) piece: PieceSize,
+    /// What one pass holds before it waits for its clients, in bytes.
+    pub(in crate::feed) pass_bytes: usize,
 }
 
 /// A client that wants what the stream's log does not hold.
@@ -116,6 +116,8 @@ pub(super) struct Replay {
 struct Pass {
     id: PassId,
     log: Log,
+    /// What it holds at most, but for the last batch.
+    bytes_max: usize,
     /// Nothing more will be read: the stream has nothing behind the head.
     exhausted: bool,
     /// Its reader has ended before that: another pass is needed.
@@ -143,6 +145,12 @@ impl Replay {
     /// One more client waits.
     pub(super) fn add(&mut self, missing: Missing) {
         self.waiting.push(missing);
+    }
+
+    /// How much more the stream's log is to hold meanwhile, in bytes: clients that come to the end of a pass shall find what
+    /// follows there.
+    pub(super) fn pins(&self) -> usize {
+        if self.passes.is_empty() { 0 } else { self.bounds.pass_bytes }
     }
 
     /// Forgets all passes, when another log has begun. Gives the clients that waited.
@@ -211,7 +219,7 @@ impl Replay {
         for pass in &mut self.passes {
             // It has ended at the stream's end of then, and the stream's log has moved past that since.
             pass.broken |= pass.exhausted && pass.log.head().seq < log.base().seq;
-            let hurried = crowded || pass.log.bytes() >= PASS_BYTES;
+            let hurried = crowded || pass.is_full();
             let mut slowest = None;
             for (key, member) in self.members.iter_mut().filter(|(_, member)| member.pass == Some(pass.id)) {
                 if pass.broken || (hurried && now >= member.since + LAGGARD && !asking.contains(key)) {
@@ -305,7 +313,9 @@ impl Replay {
         tracing::debug!(from, until = log.base().seq, "Replay begins");
         let id = PassId(self.begun);
         self.begun += 1;
-        self.passes.push(Pass { id, log: Log::new(log.epoch(), base, usize::MAX), exhausted: false, broken: false });
+        let bytes_max = self.bounds.pass_bytes;
+        let log = Log::new(log.epoch(), base, usize::MAX);
+        self.passes.push(Pass { id, log, bytes_max, exhausted: false, broken: false });
         Some(Action::Read { pass: id, from })
     }
 }
@@ -330,7 +340,7 @@ impl Pass {
     /// cannot be said when it will read on.
     fn covers(&self, from: MissingFrom) -> bool {
         let (base, seq) = (self.log.base(), from.seq());
-        if seq >= self.log.head().seq && self.log.bytes() >= PASS_BYTES {
+        if seq >= self.log.head().seq && self.is_full() {
             return false;
         }
         match from {
@@ -339,9 +349,13 @@ impl Pass {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.log.bytes() >= self.bytes_max
+    }
+
     /// Until it meets the stream's log, and while its clients keep up.
     fn wants_more(&self, log: &Log) -> bool {
-        !self.exhausted && !self.broken && self.log.head().seq < log.base().seq && self.log.bytes() < PASS_BYTES
+        !self.exhausted && !self.broken && self.log.head().seq < log.base().seq && !self.is_full()
     }
 
     fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(u64, Cursor) -> Arc<Event>) {

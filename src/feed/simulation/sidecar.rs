@@ -114,8 +114,12 @@ impl Sidecar {
             stream: Some("S".to_owned()),
             metrics: Arc::new(FeedMetrics::default()),
         };
-        let bounds =
-            Bounds { events: world.replay_events, clients: world.replays, piece: PieceSize { bytes: 450, events: 4 } };
+        let bounds = Bounds {
+            events: world.replay_events,
+            clients: world.replays,
+            piece: PieceSize { bytes: 450, events: 4 },
+            pass_bytes: world.pass_bytes,
+        };
         let settings = Settings { index: 0, encoder: encoder.clone(), history_bytes: world.history_bytes, bounds };
         Self {
             shards,
@@ -267,7 +271,7 @@ impl Sidecar {
         let start = start::decide(known, seen(store, known.map(|known| known.head)));
         let base = match (start, known) {
             (Start::RolledBack, Some(known)) => {
-                let older = store.from(1).take_while(|message| message.at.time <= known.head.time).last();
+                let older = store.from(1).take_while(|message| message.at.time <= known.time).last();
                 older.map_or(Position { seq: store.first() - 1, time: 0 }, |message| message.at)
             }
             (Start::Continued, Some(known)) => known.head,
@@ -295,7 +299,9 @@ impl Sidecar {
         let end = if self.clamps { store.last() } else { u64::MAX };
         let before_first = base.seq.max(store.first() - 1).min(end);
         let Some(begins) = start::clamped(base, before_first) else { return };
-        if start::decide(Some(Known { epoch, head: base }), seen(store, Some(base))) != Start::Continued {
+        if start::decide(Some(Known { epoch, head: base, time: base.time }), seen(store, Some(base)))
+            != Start::Continued
+        {
             return;
         }
         let pending = store.from(begins.seq + 1).count() as u64;
