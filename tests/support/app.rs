@@ -35,7 +35,9 @@ pub struct Config {
     /// More lines of `[server]`.
     pub server: String,
     /// `[nats] servers`.
-    pub nats: String,
+    pub nats: Vec<String>,
+    /// More lines of `[nats]`.
+    pub nats_more: String,
     /// Lines of `[trust]`; `None` leaves the table out.
     pub trust: Option<String>,
     /// Lines of `[identity]` beside `user_header`.
@@ -56,6 +58,11 @@ impl Config {
 
     /// The same for any URL.
     pub fn at(nats: &str) -> Self {
+        Self::at_any(&[nats.to_owned()])
+    }
+
+    /// The same for a server that has several URLs, as a cluster has.
+    pub fn at_any(nats: &[String]) -> Self {
         let wide = [
             "connections_per_user",
             "connections_per_address",
@@ -67,7 +74,8 @@ impl Config {
             listen: vec!["127.0.0.1:0".to_owned()],
             drain_window: "1s",
             server: String::new(),
-            nats: nats.to_owned(),
+            nats: nats.to_vec(),
+            nats_more: String::new(),
             trust: Some(TRUST_LOOPBACK.to_owned()),
             identity: String::new(),
             limits: wide.map(|key| (key, "100000".to_owned())).into(),
@@ -91,6 +99,12 @@ impl Config {
     /// Adds lines to `[server]`.
     pub fn server(mut self, text: &str) -> Self {
         self.server.push_str(text);
+        self
+    }
+
+    /// Adds lines to `[nats]`.
+    pub fn nats(mut self, text: &str) -> Self {
+        self.nats_more.push_str(text);
         self
     }
 
@@ -120,7 +134,8 @@ impl Config {
             "[server]\nlisten = {:?}\ndrain_window = {:?}\n{}",
             self.listen, self.drain_window, self.server
         );
-        let _ = writeln!(text, "[admin]\nlisten = \"127.0.0.1:0\"\n\n[nats]\nservers = [{:?}]\n", self.nats);
+        let _ = writeln!(text, "[admin]\nlisten = \"127.0.0.1:0\"\n");
+        let _ = writeln!(text, "[nats]\nservers = {:?}\n{}", self.nats, self.nats_more);
         if let Some(trust) = &self.trust {
             let _ = writeln!(text, "[trust]\n{trust}");
         }

@@ -8,8 +8,11 @@
 
 pub mod app;
 pub mod client;
+pub mod cluster;
 pub mod h2;
+pub mod load;
 pub mod nats;
+pub mod process;
 pub mod proxy;
 
 use std::future::Future;

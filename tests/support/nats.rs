@@ -5,10 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{DEADLINE, eventually};
+use super::{DEADLINE, eventually, process};
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -215,24 +215,12 @@ impl Nats {
 
     /// `SIGSTOP`: hangs without closing anything.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
-        // The signal takes effect thread by thread, some time after it was sent.
-        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("the server runs").id());
-        let started = std::time::Instant::now();
-        while !std::fs::read_dir(&tasks).expect("the server's threads").flatten().all(|task| is_stopped(&task.path())) {
-            assert!(started.elapsed() < Duration::from_secs(10), "SIGSTOP has not stopped the server");
-            std::thread::yield_now();
-        }
+        process::stop(self.child.as_ref().expect("the server runs"));
     }
 
     /// `SIGCONT`.
     pub fn resume(&self) {
-        self.signal(Signal::CONT);
-    }
-
-    fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("the server runs");
-        kill_process(Pid::from_child(child), signal).expect("our own child can be signalled");
+        process::signal(self.child.as_ref().expect("the server runs"), Signal::CONT);
     }
 }
 
@@ -249,7 +237,7 @@ impl Drop for Nats {
 }
 
 /// `$JS.API.INFO`, unparsed: async-nats' own `query_account` cannot read 2.9's answer.
-async fn account(jetstream: &jetstream::Context) -> Option<serde_json::Value> {
+pub async fn account(jetstream: &jetstream::Context) -> Option<serde_json::Value> {
     let answer: serde_json::Value = jetstream.request("INFO", &()).await.ok()?;
     answer.get("error").is_none().then_some(answer)
 }
@@ -267,6 +255,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// A publisher by any client.
+    pub fn over(jetstream: jetstream::Context) -> Self {
+        Self { jetstream }
+    }
+
     /// Creates a stream with limits retention.
     pub async fn create_stream(&self, name: &str, subjects: &[&str]) {
         let config = jetstream::stream::Config {
@@ -366,11 +359,4 @@ impl Publisher {
         // A round trip on the same connection: the server has routed what was sent before it.
         account(&self.jetstream).await.expect("JetStream answers");
     }
-}
-
-/// Whether a thread is in the state `T` of proc(5); one that has just ended counts as well.
-fn is_stopped(task: &std::path::Path) -> bool {
-    let Ok(stat) = std::fs::read_to_string(task.join("stat")) else { return true };
-    // The state follows the name, which may hold anything but ends with the last parenthesis.
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
