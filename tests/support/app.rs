@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Answer, Request, Sse, Wire, get};
-use super::{DEADLINE, Nats, eventually};
+use super::{DEADLINE, Nats, eventually, process};
 
 /// The route that most tests use: stream `EVENTS`, one's own subjects and the broadcasts.
 pub const EVENTS_ROUTE: &str = r#"
@@ -329,6 +329,24 @@ impl App {
     /// SIGTERM.
     pub fn terminate(&self) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+    }
+
+    /// `SIGSTOP`.
+    pub fn pause(&self) {
+        process::stop(&self.child);
+    }
+
+    /// `SIGCONT`.
+    pub fn resume(&self) {
+        process::signal(&self.child, Signal::CONT);
+    }
+
+    /// Waits until a line of the log holds this text.
+    pub async fn logs(&self, text: &str, within: Duration) {
+        eventually(&format!("the log says {text:?}"), within, async || {
+            self.log_lines().iter().any(|line| line.contains(text)).then_some(())
+        })
+        .await;
     }
 
     /// Waits for the end.

@@ -57,16 +57,76 @@ pub struct Nats {
     version: Version,
     child: Option<Child>,
     port: u16,
+    setup: Setup,
     dir: tempfile::TempDir,
+}
+
+/// What is unusual about a server.
+#[derive(Default)]
+pub struct Setup {
+    /// Words before the command, such as `ip netns exec NAME`.
+    pub prefix: Vec<String>,
+    /// Where it is reached; on loopback otherwise.
+    pub host: Option<String>,
+    /// Where it stores; in its own directory otherwise.
+    pub store: Option<PathBuf>,
+    /// A configuration file's text; JetStream is added.
+    pub config: Option<String>,
+    /// Who our own clients are.
+    pub user: Option<(&'static str, &'static str)>,
 }
 
 impl Nats {
     /// Starts a server and waits until it answers.
     pub async fn start(version: Version) -> Self {
+        Self::start_as(version, Setup::default()).await
+    }
+
+    /// Starts an unusual server and waits until it answers.
+    pub async fn start_as(version: Version, setup: Setup) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut nats = Self { version, child: None, port: 0, dir };
+        let mut nats = Self { version, child: None, port: 0, setup, dir };
         nats.launch("-1").await;
         nats
+    }
+
+    /// The command up to its arguments.
+    fn command(&self) -> Command {
+        let binary = self.version.binary();
+        let Some((first, rest)) = self.setup.prefix.split_first() else { return Command::new(binary) };
+        let mut command = Command::new(first);
+        command.args(rest).arg(binary);
+        command
+    }
+
+    fn store(&self) -> PathBuf {
+        self.setup.store.clone().unwrap_or_else(|| self.dir.path().join("store"))
+    }
+
+    fn host(&self) -> &str {
+        self.setup.host.as_deref().unwrap_or("127.0.0.1")
+    }
+
+    /// Gives the running server another configuration, and waits until it has taken it.
+    pub async fn reconfigure(&self, config: &str) {
+        let reloads = || self.log().matches("Reloaded server configuration").count();
+        let before = reloads();
+        self.write_config(config);
+        process::signal(self.child.as_ref().expect("the server runs"), Signal::HUP);
+        eventually("the configuration is in force", DEADLINE, async || (reloads() > before).then_some(())).await;
+    }
+
+    /// JetStream is in the file: 2.9 ends one that is only on the command line when it reads the file again.
+    fn write_config(&self, config: &str) -> PathBuf {
+        let file = self.dir.path().join("conf");
+        let text = format!("{config}\njetstream {{ store_dir: {:?}, max_file: 1GB }}\n", self.store());
+        std::fs::write(&file, text).expect("the configuration is written");
+        file
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
     /// Reserves a port where no server listens yet; `restart` starts it.
@@ -80,9 +140,15 @@ impl Nats {
         let ports = self.dir.path().join("ports");
         let _ = std::fs::remove_dir_all(&ports);
         std::fs::create_dir(&ports).expect("a directory for the ports file");
-        let child = Command::new(self.version.binary())
-            .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
-            .arg(self.dir.path().join("store"))
+        let mut command = self.command();
+        match &self.setup.config {
+            Some(config) => command.arg("-c").arg(self.write_config(config)),
+            None => command.arg("-js").arg("-sd").arg(self.store()),
+        };
+        // Inside a namespace of its own it is also reached from there.
+        let listen = if self.setup.prefix.is_empty() { "127.0.0.1" } else { "0.0.0.0" };
+        let child = command
+            .args(["-a", listen, "-p", port])
             .arg("--ports_file_dir")
             .arg(&ports)
             .arg("-l")
@@ -94,7 +160,7 @@ impl Nats {
             .expect("nats-server starts");
         self.child = Some(child);
         self.port = eventually("nats-server writes its ports file", DEADLINE, async || port_in(&ports)).await;
-        let address = format!("127.0.0.1:{}", self.port);
+        let address = self.address();
         eventually("nats-server greets", DEADLINE, async || {
             let mut stream = tokio::net::TcpStream::connect(&address).await.ok()?;
             let mut info = [0u8; 5];
@@ -114,16 +180,23 @@ impl Nats {
 
     /// `127.0.0.1:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host(), self.port)
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// A client of its own.
     pub async fn client(&self) -> async_nats::Client {
-        async_nats::ConnectOptions::new()
-            .request_timeout(Some(Duration::from_secs(10)))
-            .connect(self.url())
-            .await
-            .expect("NATS accepts a client")
+        let options = match self.setup.user {
+            Some((user, password)) => {
+                async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+            }
+            None => async_nats::ConnectOptions::new(),
+        };
+        options.request_timeout(Some(Duration::from_secs(10))).connect(self.url()).await.expect("NATS accepts a client")
     }
 
     /// A JetStream context on a client of its own.
@@ -228,7 +301,7 @@ impl Drop for Nats {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            let log = self.log();
             let tail: Vec<_> = log.lines().rev().take(15).collect();
             eprintln!("--- nats-server {:?}, last lines", self.version);
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
@@ -269,6 +342,11 @@ impl Publisher {
             ..Default::default()
         };
         self.jetstream.create_stream(config).await.expect("the stream is created");
+    }
+
+    /// Its JetStream context.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
     }
 
     /// Deletes one message.
