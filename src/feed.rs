@@ -15,6 +15,7 @@ mod pass;
 mod replay;
 mod reply;
 mod stream;
+pub mod version;
 
 use std::sync::Arc;
 
@@ -107,6 +108,7 @@ pub async fn start(
     let (requests, status) = unstarted.live;
     let encoder = encoder(config, metrics, None, |route| route.stream.is_none() || !route.live_subjects.is_empty());
     tokio::task::spawn_local(live::LiveFeed { kept: live, encoder, shards: shards.to_vec(), requests, status }.run());
+    tokio::task::spawn_local(version::watch(control.clone(), metrics.clone()));
     tokio::task::spawn_local(audience::answer(control.clone(), shards.to_vec()));
     Ok(control)
 }
