@@ -87,6 +87,7 @@ pub async fn start(
             control: control.clone(),
             known: None,
             suspect: false,
+            stalled: false,
             history_bytes: config.history_bytes,
         };
         let encoder = encoder(config, metrics, Some(name.clone()), |route| route.stream == Some(index));

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use async_nats::{Client, HeaderMap, Message, Subscriber};
+use tokio::time::Instant;
 
 use super::api::{self, ApiError, StoredMessage, StreamInfo};
 use super::connection::{Connection, Kept};
@@ -18,6 +19,9 @@ use crate::cursor::{Epoch, Position};
 
 /// Without a message or heartbeat for this long the consumer is taken for lost. Heartbeats come every second.
 pub const SILENCE_MAX: Duration = Duration::from_millis(2500);
+
+/// The server waits for a sign of flow control, and says so in every heartbeat, for this long: none of ours has reached it.
+const STALL_MAX: Duration = Duration::from_millis(2500);
 
 /// Cost we assume of a message in the history on top of what the server says it stores, when sizing the first read.
 const FRAME_OVERHEAD_BYTES: u64 = 256;
@@ -39,6 +43,8 @@ pub struct Opened {
     pub consumer: String,
     /// A message that was read in a way that cannot fail, because the client may not survive it; it stands at `base`.
     pub stepped_over: Option<StoredMessage>,
+    /// The server will stall under load: our signs of flow control do not reach it. Only looked at where it did before.
+    pub held_back: bool,
     /// Its messages.
     pub messages: Subscriber,
     /// The connection it is read from.
@@ -91,6 +97,12 @@ pub enum FeedError {
     /// The connection was lost.
     #[error("the connection to NATS was lost")]
     Disconnected,
+    /// The server holds messages back.
+    #[error(
+        "NATS holds messages back because our signs of flow control do not reach it: \
+         the account needs permission to publish to $JS.FC.<stream>.>"
+    )]
+    Stalled,
 }
 
 /// Everything needed to open a consumer, owned, so that requests can be served meanwhile.
@@ -108,6 +120,8 @@ pub struct Opening {
     pub known: Option<Known>,
     /// The next message is suspected of ending whoever reads it.
     pub suspect: bool,
+    /// The last consumer stalled.
+    pub stalled: bool,
     /// How much history a first read may fill, in bytes.
     pub history_bytes: usize,
 }
@@ -233,9 +247,10 @@ impl Opening {
         } else {
             return Err(FeedError::Order("the consumer starts before the place that was asked for"));
         };
+        let held_back = self.stalled && feed.is_denied(api::flow_control_probe(&self.stream)).await;
         let stepped_over = plan.stepped_over;
         let (pending, consumer) = (consumer.num_pending, consumer.name);
-        Ok(Opened { info, epoch, start, base, pending, consumer, stepped_over, messages, feed })
+        Ok(Opened { info, epoch, start, base, pending, consumer, stepped_over, held_back, messages, feed })
     }
 }
 
@@ -244,6 +259,8 @@ impl Opening {
 pub struct Order {
     consumer_seq: u64,
     stream_seq: u64,
+    /// Since when heartbeats say that the server waits for a sign of flow control, with nothing else between them.
+    stalled_since: Option<Instant>,
 }
 
 /// What a message on the consumer's subject is.
@@ -261,7 +278,7 @@ pub enum Kind {
 impl Order {
     /// A new consumer that starts behind `base`.
     pub fn after(base: Position) -> Self {
-        Self { consumer_seq: 0, stream_seq: base.seq }
+        Self { consumer_seq: 0, stream_seq: base.seq, stalled_since: None }
     }
 
     /// Classifies and checks a message. A status alone means nothing: publishers can send one. Control messages have
@@ -282,16 +299,25 @@ impl Order {
         }
         self.consumer_seq = delivery.consumer_seq;
         self.stream_seq = delivery.stream_seq;
+        self.stalled_since = None;
         Ok(Kind::Data(delivery))
     }
 
-    fn control(&self, reply: Option<&str>, headers: Option<&HeaderMap>) -> Result<Kind, FeedError> {
+    fn control(&mut self, reply: Option<&str>, headers: Option<&HeaderMap>) -> Result<Kind, FeedError> {
         let header = |name| headers.and_then(|h| h.get_last(name)).map(|v| v.as_str());
         let last: Option<u64> = header("Nats-Last-Consumer").and_then(|v| v.parse().ok());
         if last.is_some_and(|last| last != self.consumer_seq) {
             return Err(FeedError::Order("a heartbeat tells of messages that did not come"));
         }
-        let answer = reply.or_else(|| header("Nats-Consumer-Stalled")).map(str::to_owned);
+        let stalled = header("Nats-Consumer-Stalled");
+        // By our clock: many that come at once, after we were held up ourselves, are no proof.
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        if stalled.is_none() {
+            self.stalled_since = None;
+        } else if since.elapsed() >= STALL_MAX {
+            return Err(FeedError::Stalled);
+        }
+        let answer = reply.or(stalled).map(str::to_owned);
         Ok(Kind::Control { answer })
     }
 }

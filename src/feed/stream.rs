@@ -42,6 +42,8 @@ const HEAD_INTERVAL: Duration = Duration::from_secs(1);
 const BURST: usize = 256;
 /// A session that ends sooner than this, without having read anything, may have been ended by what it read.
 const SHORT_SESSION: Duration = Duration::from_secs(2);
+/// While signs of flow control do not reach the server, it is asked this often whether they do now.
+const STALLED_RETRY: Duration = Duration::from_secs(5);
 /// Losses of the connection at the same place, all but the first after a short session, before the message there is taken
 /// for poison.
 const LOSSES_AT_POISON: u32 = 2;
@@ -83,6 +85,8 @@ struct State {
     ahead: Vec<Waiting>,
     /// The head when the connection was last lost, and how often it was lost there.
     losses: (u64, u32),
+    /// Signs of flow control do not reach the server: it stalls under load, so clients stay degraded.
+    stalled: bool,
     /// Since when a consumer is open and read.
     reading_since: Option<Instant>,
     /// The log is warm when it has got here.
@@ -108,6 +112,7 @@ impl StreamFeed {
             early: VecDeque::new(),
             ahead: Vec::new(),
             losses: (0, 0),
+            stalled: false,
             reading_since: None,
             warm_at: 0,
             logs: 0,
@@ -128,6 +133,10 @@ impl State {
                     self.reading_since = None;
                     tracing::warn!(stream = self.name(), %error, "Feed interrupted");
                     self.suspect(&error, began.elapsed());
+                    if matches!(error, FeedError::Stalled) {
+                        self.stalled = true;
+                        self.set_degraded(true).await;
+                    }
                 }
                 Some(Err(error)) => {
                     tracing::warn!(stream = self.name(), %error, "Feed not open");
@@ -153,6 +162,7 @@ impl State {
         self.feed.opening.known = self.log.as_ref().map(|log| Known { epoch: log.epoch(), head: log.head() });
         self.feed.opening.suspect =
             self.log.as_ref().is_some_and(|log| self.losses == (log.head().seq, LOSSES_AT_POISON));
+        self.feed.opening.stalled = self.stalled;
         let opening = self.feed.opening.clone();
         let mut open = pin!(consumer::open(opening));
         let mut tick = tokio::time::interval(HEAD_INTERVAL);
@@ -227,7 +237,12 @@ impl State {
                     Ok(()) => {}
                 },
                 () = filled(&mut self.feed.replay, self.log.as_ref()) => self.step_replay().await,
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => {
+                    self.tick().await;
+                    if self.stalled && self.reading_since.is_some_and(|since| since.elapsed() >= STALLED_RETRY) {
+                        break FeedError::Stalled;
+                    }
+                }
                 () = &mut deadline => break FeedError::Silence,
             }
         };
@@ -263,8 +278,11 @@ impl State {
             self.warmed();
         }
         self.reading_since = Some(Instant::now());
-        self.feed.status.set_up(true);
-        self.set_degraded(false).await;
+        self.stalled = opened.held_back;
+        if !self.stalled {
+            self.feed.status.set_up(true);
+            self.set_degraded(false).await;
+        }
         tracing::info!(stream = self.name(), start = ?opened.start, behind = opened.base.seq, waiting = opened.pending, "Feed open");
         self.advanced().await;
     }

@@ -4,10 +4,6 @@
 //! capturing what the routes name, and the permissions the feed needs, each tried as the feed would use it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
-
-use async_nats::Client;
-use bytes::Bytes;
 
 use crate::cli::exit::Exit;
 use crate::cli::runtime;
@@ -16,9 +12,6 @@ use crate::feed::api::{self, ApiError, StreamInfo};
 use crate::feed::connection::Connection;
 use crate::feed::version;
 use crate::subject::Pattern;
-
-/// Time for the server to complain of a permission after a round trip.
-const COMPLAINT: Duration = Duration::from_millis(200);
 
 /// What was found; lines go to standard output, faults to standard error.
 #[derive(Default)]
@@ -146,7 +139,7 @@ async fn permissions(findings: &mut Findings, connection: &Connection, stream: &
         }
         Err(error) => findings.fault(Exit::Config, &format!("stream {stream}: no consumer can be created: {error}")),
     }
-    if is_denied(connection, format!("$JS.FC.{stream}.sidestream.check")).await {
+    if connection.is_denied(api::flow_control_probe(stream)).await {
         let text = format!(
             "stream {stream}: the account needs permission to publish to $JS.FC.{stream}.>, or the feed stalls under load"
         );
@@ -159,19 +152,10 @@ async fn permissions(findings: &mut Findings, connection: &Connection, stream: &
     }
 }
 
-/// Publishes and listens for the server's complaint: a refused publication has no other answer.
-async fn is_denied(connection: &Connection, subject: String) -> bool {
-    let mut link = connection.link.clone();
-    let before = link.borrow_and_update().denials;
-    let client: &Client = &connection.client;
-    let _ = client.publish(subject, Bytes::new()).await;
-    let _ = client.flush().await;
-    let complained = link.wait_for(|l| l.denials > before);
-    tokio::time::timeout(COMPLAINT, complained).await.is_ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
