@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use support::expect::{self, broadcasts, numbered};
 use support::proxy::Proxy;
-use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, eventually, get, json, on_both_servers};
+use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, eventually, get, json, on_both_servers_at_once};
 
 /// How long healing may take after the stream is back.
 const HEAL: Duration = Duration::from_secs(20);
@@ -24,7 +24,7 @@ async fn comes_back(app: &App, cursor: &str, expected: &[String]) {
     expect::reset_and_all("who comes back", &mut sse, expected, HEAL).await;
 }
 
-on_both_servers! {
+on_both_servers_at_once! {
     async fn a_stream_that_was_away_is_a_reset(version: Version) {
         let nats = Nats::start(version).await;
         let publisher = nats.events().await;
@@ -149,6 +149,31 @@ on_both_servers! {
         for sse in [&mut alice, &mut back, &mut also] {
             expect::all("everybody", sse, &numbered(107..109), DEADLINE).await;
         }
+    }
+
+    async fn a_store_that_went_back_behind_a_purge_is_a_reset(version: Version) {
+        let mut nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        publisher.publish_all(broadcasts(0..5)).await;
+        nats.kill();
+        nats.save();
+        nats.restart().await;
+        let publisher = nats.publisher().await;
+        publisher.publish_all(broadcasts(5..10)).await;
+        publisher.purge_keeping("EVENTS", 0).await;
+        let proxy = Proxy::to(nats.address()).await;
+        let app = App::start(&Config::at(&format!("nats://{}", proxy.address))).await;
+        // No message stands where she is, by which another one could be told from it.
+        let mut alice = app.events("alice").await;
+
+        proxy.close();
+        nats.kill();
+        nats.go_back();
+        nats.restart().await;
+        nats.publisher().await.publish_all(broadcasts(105..125)).await;
+        proxy.open();
+        let all: Vec<String> = numbered(0..5).into_iter().chain(numbered(105..125)).collect();
+        expect::reset_and_all("alice", &mut alice, &all, HEAL).await;
     }
 
     async fn a_store_that_went_back_and_grew_is_a_reset(version: Version) {

@@ -14,7 +14,7 @@ use support::load::{Load, Witness};
 use support::nats::Setup;
 use support::netns::Namespace;
 use support::{
-    App, Config, DEADLINE, Nats, Sse, Version, Wire, eventually, get, json as data_of, on_both_servers, skipped,
+    App, Config, DEADLINE, Nats, Sse, Version, Wire, eventually, get, json as data_of, on_both_servers_at_once, skipped,
 };
 use tokio::net::TcpListener;
 
@@ -54,7 +54,7 @@ async fn no_gap(app: &App) {
     assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
 }
 
-on_both_servers! {
+on_both_servers_at_once! {
     async fn a_partition_without_a_reset_loses_nothing(version: Version) {
         let Some(network) = Namespace::new("a_partition_without_a_reset_loses_nothing") else { return };
         let setup = Setup { prefix: network.prefix(), host: Some(network.address.clone()), ..Setup::default() };

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use support::nats::{Publisher, Setup};
-use support::{App, Config, Nats, Sse, Version, Wire, eventually, expect, get, json, on_both_servers};
+use support::{App, Config, Nats, Sse, Version, Wire, eventually, expect, get, json, on_both_servers_at_once};
 
 /// Never silent for longer than this.
 const TOLD: Duration = Duration::from_secs(10);
@@ -82,7 +82,7 @@ impl Scene {
     }
 }
 
-on_both_servers! {
+on_both_servers_at_once! {
     async fn the_api_may_be_taken_away_and_given_back(version: Version) {
         let mut scene = Scene::set(version, &[]).await;
         scene.nats.reconfigure(&without(&PUBLISH[..5])).await;

@@ -203,9 +203,10 @@ impl Opening {
         Ok(plan)
     }
 
-    /// Whether another message stands at our head's sequence: a store that went back in time and grew again.
+    /// Whether another message stands at our head's sequence: a store that went back in time and grew again. A head without
+    /// a time is one where no message stood any more, and within one life none comes back.
     async fn rewritten(&self, control: &Client, known: Known) -> Result<bool, FeedError> {
-        if known.head.seq == 0 || known.head.time == 0 {
+        if known.head.seq == 0 {
             return Ok(false);
         }
         let there = api::message_at(control, &self.stream, known.head.seq).await?;

@@ -88,6 +88,24 @@ macro_rules! on_both_servers {
 }
 pub(crate) use on_both_servers;
 
+/// The same for tests that wait most of the time: each runs on both servers at the same time.
+macro_rules! on_both_servers_at_once {
+    ($($(#[$meta:meta])* async fn $name:ident($version:ident: Version) $body:block)*) => {
+        $(
+            $(#[$meta])*
+            #[tokio::test]
+            async fn $name() {
+                async fn body($version: Version) $body
+                support::bounded(async {
+                    tokio::join!(body(support::Version::Debian), body(support::Version::Current));
+                })
+                .await;
+            }
+        )*
+    };
+}
+pub(crate) use on_both_servers_at_once;
+
 /// Says on the real standard error, which the test harness does not capture, that a test has shown nothing. `scripts/test`
 /// gathers these lines at its end.
 pub fn skipped(test: &str, why: &str) {
