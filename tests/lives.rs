@@ -12,14 +12,17 @@ use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, eventually, get, 
 /// How long healing may take after the stream is back.
 const HEAL: Duration = Duration::from_secs(20);
 
+/// Opens `/events`, with a cursor if there is one. A sidecar that still reads its history refuses softly.
+async fn open(app: &App, cursor: Option<&str>) -> Sse {
+    let request = get("/events").user("alice");
+    let request = cursor.map_or(request.clone(), |cursor| request.header("Last-Event-ID", cursor));
+    eventually("the history is read", DEADLINE, async || Sse::try_open(Wire::tcp(app.address()).await, &request).await)
+        .await
+}
+
 /// A client that comes back with a cursor of the old life: told so, then given these.
 async fn comes_back(app: &App, cursor: &str, expected: &[String]) {
-    // A sidecar that still reads its history refuses softly.
-    let request = get("/events").user("alice").header("Last-Event-ID", cursor);
-    let mut sse = eventually("the history is read", DEADLINE, async || {
-        Sse::try_open(Wire::tcp(app.address()).await, &request).await
-    })
-    .await;
+    let mut sse = open(app, Some(cursor)).await;
     assert_eq!(sse.resume(), "gap", "{:?}", sse.connected);
     expect::reset_and_all("who comes back", &mut sse, expected, HEAL).await;
 }
@@ -121,7 +124,7 @@ on_both_servers_at_once! {
         nats.save();
         nats.restart().await;
         let app = App::start(&Config::on(&nats)).await;
-        let mut alice = app.events("alice").await;
+        let mut alice = open(&app, None).await;
         let publisher = nats.publisher().await;
         publisher.publish_all(broadcasts(5..10)).await;
         expect::all("alice", &mut alice, &numbered(5..10), DEADLINE).await;
@@ -136,14 +139,10 @@ on_both_servers_at_once! {
         let all: Vec<String> = numbered(0..5).into_iter().chain(numbered(105..107)).collect();
         expect::reset_and_all("alice", &mut alice, &all, HEAL).await;
         // Beyond the head: nothing behind it can be named, so it goes on from there.
-        let request = || get("/events").user("alice").header("Last-Event-ID", &old);
-        let mut back = app.stream(request()).await;
+        let mut back = open(&app, Some(&old)).await;
         assert_eq!(json(&back.event().await)["reason"], "reset");
         let fresh = App::start(&Config::on(&nats)).await;
-        let mut also = eventually("the history is read", DEADLINE, async || {
-            Sse::try_open(Wire::tcp(fresh.address()).await, &request()).await
-        })
-        .await;
+        let mut also = open(&fresh, Some(&old)).await;
         assert_eq!(json(&also.event().await)["reason"], "reset");
         publisher.publish_all(broadcasts(107..109)).await;
         for sse in [&mut alice, &mut back, &mut also] {
@@ -164,7 +163,7 @@ on_both_servers_at_once! {
         let proxy = Proxy::to(nats.address()).await;
         let app = App::start(&Config::at(&format!("nats://{}", proxy.address))).await;
         // No message stands where she is, by which another one could be told from it.
-        let mut alice = app.events("alice").await;
+        let mut alice = open(&app, None).await;
 
         proxy.close();
         nats.kill();
@@ -190,9 +189,7 @@ on_both_servers_at_once! {
         let apps = [App::start(&config).await, App::start(&config).await];
         let mut clients = Vec::new();
         for app in &apps {
-            clients.push(eventually("the history is read", DEADLINE, async || {
-                Sse::try_open(Wire::tcp(app.address()).await, &get("/events").user("alice")).await
-            }).await);
+            clients.push(open(app, None).await);
         }
         let old = clients[0].last_event_id().to_owned();
 
