@@ -1,7 +1,7 @@
 //! A cluster of three servers loses a leader, a server, the server we read from: clients stay, and hear everything once.
 //!
 //! What a client may hear is compared with what the stream holds at the end, sequence by sequence. Direct Get is never
-//! asked, so that a follower that lags cannot make us declare what is not missing; here all three followers lag in turn.
+//! asked, so that a follower that lags cannot make us declare what is not missing. A consumer may run on such a follower.
 
 mod support;
 
@@ -10,7 +10,8 @@ use std::time::Duration;
 use support::cluster::Cluster;
 use support::load::{Load, Witness};
 use support::nats::Publisher;
-use support::{App, Config, Version, eventually, on_both_servers};
+use support::proxy::Proxy;
+use support::{App, Config, Nats, Version, eventually, expect, on_both_servers};
 
 const PER_SECOND: u32 = 300;
 /// How long healing may take once the cluster is whole.
@@ -64,6 +65,24 @@ impl Scene {
 }
 
 on_both_servers! {
+    async fn a_consumer_on_a_server_that_lags_declares_nothing(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let proxy = Proxy::to(nats.address()).await;
+        let app = App::start(&Config::at(&format!("nats://{}", proxy.address))).await;
+        let mut alice = app.events("alice").await;
+        publisher.publish_all(expect::broadcasts(0..3)).await;
+        expect::all("alice", &mut alice, &expect::numbered(0..3), HEAL).await;
+        proxy.close();
+        expect::degraded(&mut alice, HEAL).await;
+        publisher.publish_all(expect::broadcasts(3..8)).await;
+        // What such a server says of a new consumer: it has nothing yet of what its leader has.
+        proxy.replace("\"num_pending\":5", "\"num_pending\":0");
+        proxy.open();
+        expect::ok_and_all(&mut alice, &expect::numbered(3..8), HEAL).await;
+        assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
+    }
+
     async fn a_leader_that_steps_down_loses_nothing(version: Version) {
         let scene = Scene::set(version).await;
         for _ in 0..3 {

@@ -37,7 +37,7 @@ pub struct Opened {
     pub start: Start,
     /// The position before the first message that will come.
     pub base: Position,
-    /// Messages already waiting.
+    /// Messages already waiting; 0 means that the stream has none behind `base`.
     pub pending: u64,
     /// The consumer's name.
     pub consumer: String,
@@ -136,7 +136,7 @@ pub async fn open(opening: Opening) -> Result<Opened, FeedError> {
     }
     let epoch = Epoch::of(&opening.stream, &info.created);
     let plan = opening.plan(&control, &info, epoch).await?;
-    opening.subscribe(feed, info, epoch, plan).await
+    opening.subscribe(feed, &control, info, epoch, plan).await
 }
 
 /// Where to start, before the server has had its say.
@@ -230,6 +230,7 @@ impl Opening {
     async fn subscribe(
         self,
         feed: Connection,
+        control: &Client,
         info: StreamInfo,
         epoch: Epoch,
         plan: Plan,
@@ -249,8 +250,14 @@ impl Opening {
             return Err(FeedError::Order("the consumer starts before the place that was asked for"));
         };
         let held_back = self.stalled && feed.is_denied(api::flow_control_probe(&self.stream)).await;
+        let (mut pending, consumer) = (consumer.num_pending, consumer.name);
+        // In a cluster the consumer may run where the stream lags behind its leader: that nothing waits is true only if the
+        // leader knows of nothing either.
+        let more = info.state.last_seq > base.seq;
+        if pending == 0 && more && api::message_from(control, &self.stream, base.seq + 1).await?.is_some() {
+            pending = 1;
+        }
         let stepped_over = plan.stepped_over;
-        let (pending, consumer) = (consumer.num_pending, consumer.name);
         Ok(Opened { info, epoch, start, base, pending, consumer, stepped_over, held_back, messages, feed })
     }
 }
