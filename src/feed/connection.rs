@@ -4,13 +4,16 @@
 //! loss means. Several connections are kept apart on purpose (design section 7): a message that the client cannot parse
 //! drops the connection that reads it.
 
+mod state;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+pub use self::state::Link;
 use crate::config::{Nats, NatsAuth};
 
 /// Ping interval: a hung server is noticed after two of them without an answer.
@@ -62,21 +65,6 @@ impl Role {
             Self::History | Self::Control => 4096,
         }
     }
-}
-
-/// What happened to a connection so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Link {
-    /// Whether it is up.
-    pub connected: bool,
-    /// How often it was lost.
-    pub losses: u64,
-    /// How often a subscription overflowed.
-    pub overflows: u64,
-    /// How often the server refused a subject.
-    pub denials: u64,
-    /// The server has refused a subscription, or taken it away, since the connection came up.
-    pub refused: bool,
 }
 
 /// A client together with its state.
@@ -210,51 +198,12 @@ async fn connect(options: ConnectOptions, role: Role, config: &Nats) -> Result<C
     let sender = Arc::new(sender);
     let client = options
         .event_callback(move |event| {
-            observe(&sender, role, &event);
+            state::observe(&sender, role, &event);
             std::future::ready(())
         })
         .connect(config.servers.clone())
         .await?;
     Ok(Connection { client, link })
-}
-
-fn observe(link: &watch::Sender<Link>, role: Role, event: &Event) {
-    match event {
-        Event::Connected => link.send_modify(|l| {
-            // The client drops events when a burst of them, such as one for each message it had no room for, comes before
-            // ours are taken: a connection that is up twice was lost in between.
-            l.losses += u64::from(l.connected);
-            l.connected = true;
-            l.refused = false;
-        }),
-        Event::Disconnected => link.send_modify(|l| {
-            l.connected = false;
-            l.losses += 1;
-        }),
-        Event::SlowConsumer(_) => link.send_modify(|l| l.overflows += 1),
-        Event::ServerError(error) => {
-            // Said in words only; async-nats has no variant for it.
-            let text = error.to_string().to_ascii_lowercase();
-            if text.contains("permissions violation") {
-                link.send_modify(|l| {
-                    l.denials += 1;
-                    l.refused |= text.contains("for subscription");
-                });
-                tracing::warn!(connection = role.label(), %error, "The NATS account lacks a permission");
-            } else {
-                tracing::warn!(connection = role.label(), %error, "NATS server error");
-            }
-        }
-        // While NATS is away there is one for each attempt.
-        Event::ClientError(error) if !error.to_string().contains("authorization") => {
-            tracing::debug!(connection = role.label(), %error, "NATS client error");
-        }
-        Event::ClientError(error) => {
-            tracing::warn!(connection = role.label(), %error, "NATS does not let this account in");
-        }
-        Event::LameDuckMode => tracing::info!("NATS server announces its shutdown"),
-        Event::Draining | Event::Closed => {}
-    }
 }
 
 async fn options(config: &Nats, role: Role) -> Result<ConnectOptions, ConnectError> {
