@@ -44,9 +44,9 @@ impl Scene {
     /// `degraded` at most.
     async fn check(self) -> usize {
         let Self { cluster, publisher, app, witnesses, load } = self;
-        load.goes_on(200).await;
+        load.goes_on(100).await;
         cluster.healthy().await;
-        load.goes_on(200).await;
+        load.goes_on(100).await;
         let stored = load.stop().await;
         println!("{} events", stored.len());
         let mut outages = 0;
@@ -94,14 +94,10 @@ on_both_servers! {
 
     async fn a_killed_leader_loses_nothing(version: Version) {
         let mut scene = Scene::set(version).await;
-        for _ in 0..2 {
-            let leader = scene.cluster.leader().await;
-            scene.cluster.kill(leader);
-            scene.load.goes_on(200).await;
-            scene.cluster.restart(leader);
-            // With two servers of three gone there would be no stream at all.
-            scene.cluster.healthy().await;
-        }
+        let leader = scene.cluster.leader().await;
+        scene.cluster.kill(leader);
+        scene.load.goes_on(200).await;
+        scene.cluster.restart(leader);
         scene.check().await;
     }
 
@@ -119,7 +115,7 @@ on_both_servers! {
         // The one we read from, which as likely as not leads nothing.
         let ours = scene.cluster.node_of("sidestream-feed").await;
         scene.cluster.pause(ours);
-        scene.load.goes_on(1000).await;
+        scene.load.goes_on(600).await;
         scene.cluster.resume(ours);
         // A follower that has hung lags behind: what it does not have yet is not missing.
         scene.check().await;
