@@ -11,6 +11,7 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 
 use crate::config::{Config, Limits};
 use crate::feed::connection::Kept;
@@ -201,8 +202,10 @@ async fn start_feeds(
     let (started, result) = oneshot::channel();
     spawn("feed", alive, move || {
         local_runtime()?.block_on(async {
-            let _ = started.send(feed::start(&config, unstarted, &queues, &metrics).await);
-            std::future::pending::<()>().await;
+            let mut tasks = JoinSet::new();
+            let _ = started.send(feed::start(&config, unstarted, &queues, &metrics, &mut tasks).await);
+            // Each runs until the process ends. A panic ends only its task: without this its clients would wait for ever.
+            let _ = tasks.join_next().await;
         });
         Ok(())
     })?;

@@ -20,10 +20,12 @@ mod reply;
 mod simulation;
 mod start;
 mod stream;
+pub mod version;
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use self::connection::Kept;
 pub use self::fanout::SHARDS_MAX;
@@ -72,13 +74,14 @@ fn channel<R>() -> (FeedHandle<R>, (mpsc::UnboundedReceiver<R>, Arc<FeedStatus>)
     (FeedHandle { requests, status: status.clone() }, (end, status))
 }
 
-/// Connects and runs every feed on the current local runtime. Returns the control connection once all are being kept;
+/// Connects and runs every feed on the current local runtime, as tasks of which none ends before the process. Returns the control connection once all are being kept;
 /// NATS need not be there.
 pub async fn start(
     config: &Config,
     unstarted: Unstarted,
     shards: &[ShardQueue],
     metrics: &Arc<FeedMetrics>,
+    tasks: &mut JoinSet<()>,
 ) -> Result<Kept, connection::ConnectError> {
     let feed = connection::keep(&config.nats, connection::Role::Feed).await?;
     let control = connection::keep(&config.nats, connection::Role::Control).await?;
@@ -94,6 +97,7 @@ pub async fn start(
             control: control.clone(),
             known: None,
             suspect: false,
+            stalled: false,
             history_bytes: config.history_bytes,
         };
         let encoder = encoder(config, metrics, Some(name.clone()), |route| route.stream == Some(index));
@@ -114,14 +118,15 @@ pub async fn start(
             ledger::Settings { index, encoder: encoder.clone(), history_bytes: config.history_bytes, bounds };
         let ledger = ledger::Ledger::new(settings, status.clone());
         let fanout = fanout::Fanout::new(shards.to_vec());
-        tokio::task::spawn_local(
+        tasks.spawn_local(
             stream::StreamFeed { index, opening, encoder, ledger, reader, fanout, requests, status }.run(),
         );
     }
     let (requests, status) = unstarted.live;
     let encoder = encoder(config, metrics, None, |route| route.stream.is_none() || !route.live_subjects.is_empty());
-    tokio::task::spawn_local(live::LiveFeed { kept: live, encoder, shards: shards.to_vec(), requests, status }.run());
-    tokio::task::spawn_local(audience::answer(control.clone(), shards.to_vec()));
+    tasks.spawn_local(live::LiveFeed { kept: live, encoder, shards: shards.to_vec(), requests, status }.run());
+    tasks.spawn_local(version::watch(control.clone(), metrics.clone()));
+    tasks.spawn_local(audience::answer(control.clone(), shards.to_vec()));
     Ok(control)
 }
 

@@ -34,6 +34,7 @@ pub struct Log {
     /// Number of the oldest entry, counted from the log's beginning.
     oldest: u64,
     subjects: Subjects,
+    time: u64,
     bytes: usize,
     bytes_max: usize,
     /// So much more may be held for now.
@@ -86,6 +87,7 @@ impl Log {
             subjects_of: VecDeque::new(),
             oldest: 0,
             subjects: Subjects::default(),
+            time: base.time,
             bytes: 0,
             bytes_max,
             pinned: 0,
@@ -131,6 +133,9 @@ impl Log {
     pub fn append(&mut self, event: Arc<Event>) {
         debug_assert!(event.at.seq > self.head.seq, "the feed appends in stream order");
         self.head = event.at;
+        if event.at.time != 0 {
+            self.time = event.at.time;
+        }
         let number = self.oldest + self.entries.len() as u64;
         let (id, new) = self.subjects.push(&event.subject, number);
         self.bytes += cost(&event) + if new { SUBJECT_OVERHEAD_BYTES } else { 0 };
@@ -178,11 +183,10 @@ impl Log {
         }
     }
 
-    /// When the newest message was stored whose time is known, nanoseconds since 1970; 0 where none is. The head itself may be
-    /// a hole.
+    /// When the newest message of which the time is known was stored, nanoseconds since 1970; 0 where none is. The head itself
+    /// may be a hole.
     pub fn time(&self) -> u64 {
-        let times = self.entries.iter().rev().map(|event| event.at.time);
-        times.chain([self.base.time]).find(|time| *time != 0).unwrap_or(0)
+        self.time
     }
 
     /// The newest position held whose message is not younger than `time` (nanoseconds since 1970); the base where all are.

@@ -216,6 +216,11 @@ pub async fn consumer_create(
     request(client, format!("$JS.API.CONSUMER.CREATE.{stream}"), body.to_string().into()).await
 }
 
+/// A subject under which nobody waits for a sign of flow control, to see whether one may be given.
+pub fn flow_control_probe(stream: &str) -> String {
+    format!("$JS.FC.{stream}.sidestream.check")
+}
+
 /// Creates a pull consumer for one pass over the past: no acknowledgement, memory, gone by itself when not used.
 pub async fn pull_consumer_create(client: &Client, stream: &str, start_seq: u64) -> Result<ConsumerInfo, ApiError> {
     let body = json!({"stream_name": stream, "config": {

@@ -4,12 +4,16 @@
 //! loss means. Several connections are kept apart on purpose (design section 7): a message that the client cannot parse
 //! drops the connection that reads it.
 
+mod state;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions};
+use bytes::Bytes;
 use tokio::sync::watch;
 
+pub use self::state::Link;
 use crate::config::{Nats, NatsAuth};
 
 /// Ping interval: a hung server is noticed after two of them without an answer.
@@ -18,9 +22,17 @@ const PING_INTERVAL: Duration = Duration::from_secs(5);
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for one TCP connect and NATS handshake.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Reconnect back-off, before jitter.
-const BACKOFF_MIN: Duration = Duration::from_millis(50);
-const BACKOFF_MAX: Duration = Duration::from_secs(4);
+/// Reconnect back-off, before jitter, which halves it at most.
+const BACKOFF_MIN: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Wait before a refused subscription is asked for again by a new connection, before jitter.
+const REFUSED_MIN: Duration = Duration::from_secs(5);
+const REFUSED_MAX: Duration = Duration::from_secs(60);
+/// Time for the server to complain of a permission after a publication.
+const COMPLAINT: Duration = Duration::from_millis(200);
+
+/// Messages that wait in one subscription on core subjects; more are dropped.
+pub const LIVE_CAPACITY: usize = 4096;
 
 /// What a connection is for: decides its name and buffers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,22 +61,10 @@ impl Role {
     fn capacity(self) -> usize {
         match self {
             Self::Feed => 262_144,
-            Self::History | Self::Live | Self::Control => 4096,
+            Self::Live => LIVE_CAPACITY,
+            Self::History | Self::Control => 4096,
         }
     }
-}
-
-/// What happened to a connection so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Link {
-    /// Whether it is up.
-    pub connected: bool,
-    /// How often it was lost.
-    pub losses: u64,
-    /// How often a subscription overflowed.
-    pub overflows: u64,
-    /// How often the server refused a subject.
-    pub denials: u64,
 }
 
 /// A client together with its state.
@@ -96,6 +96,38 @@ impl Connection {
     pub fn is_alive(&self) -> bool {
         // The event callback, which owns the sender, goes with the client.
         self.link.has_changed().is_ok()
+    }
+
+    /// Whether the account may not publish to a subject. Publishes and listens for the server's complaint: a refused
+    /// publication has no other answer.
+    pub async fn is_denied(&self, subject: String) -> bool {
+        let mut link = self.link.clone();
+        let before = link.borrow_and_update().denials;
+        let _ = self.client.publish(subject, Bytes::new()).await;
+        let _ = self.client.flush().await;
+        let complained = link.wait_for(|l| l.denials > before);
+        tokio::time::timeout(COMPLAINT, complained).await.is_ok_and(|link| link.is_ok())
+    }
+
+    /// Watches over the client until it dies. What the server refused once stays refused, also when the permission is given
+    /// back: a subscription is asked for again only by a new connection.
+    async fn mind(&self, role: Role) {
+        let mut link = self.link.clone();
+        let mut wait = REFUSED_MIN;
+        while link.wait_for(|l| l.refused).await.is_ok() {
+            tokio::time::sleep(jittered(wait)).await;
+            if !self.is_alive() {
+                return;
+            }
+            if !self.link.borrow().refused {
+                continue;
+            }
+            tracing::warn!(connection = role.label(), "NATS refuses a subscription; asking again by a new connection");
+            let _ = self.client.force_reconnect().await;
+            // Until the server has had its say on the new one.
+            tokio::time::sleep(REQUEST_TIMEOUT).await;
+            wait = if self.link.borrow().refused { (wait * 2).min(REFUSED_MAX) } else { REFUSED_MIN };
+        }
     }
 }
 
@@ -138,8 +170,8 @@ pub async fn keep(config: &Nats, role: Role) -> Result<Kept, ConnectError> {
     let config = config.clone();
     tokio::task::spawn_local(async move {
         loop {
-            let mut link = sender.borrow().link.clone();
-            while link.changed().await.is_ok() {}
+            let connection = sender.borrow().clone();
+            connection.mind(role).await;
             tracing::warn!(connection = role.label(), "The NATS client has died; starting another");
             tokio::time::sleep(backoff(1)).await;
             match connect_patiently(&config, role).await {
@@ -152,46 +184,26 @@ pub async fn keep(config: &Nats, role: Role) -> Result<Kept, ConnectError> {
 }
 
 async fn connect_patiently(config: &Nats, role: Role) -> Result<Connection, ConnectError> {
-    connect(options(config, role).await?.retry_on_initial_connect(), config).await
+    let options = options(config, role).await?.retry_on_initial_connect().reconnect_delay_callback(backoff);
+    connect(options, role, config).await
 }
 
 /// Connects now or fails: for commands.
 pub async fn connect_once(config: &Nats) -> Result<Connection, ConnectError> {
-    connect(options(config, Role::Control).await?, config).await
+    connect(options(config, Role::Control).await?, Role::Control, config).await
 }
 
-async fn connect(options: ConnectOptions, config: &Nats) -> Result<Connection, ConnectError> {
+async fn connect(options: ConnectOptions, role: Role, config: &Nats) -> Result<Connection, ConnectError> {
     let (sender, link) = watch::channel(Link::default());
     let sender = Arc::new(sender);
     let client = options
         .event_callback(move |event| {
-            observe(&sender, &event);
+            state::observe(&sender, role, &event);
             std::future::ready(())
         })
         .connect(config.servers.clone())
         .await?;
     Ok(Connection { client, link })
-}
-
-fn observe(link: &watch::Sender<Link>, event: &Event) {
-    match event {
-        Event::Connected => link.send_modify(|l| l.connected = true),
-        Event::Disconnected => link.send_modify(|l| {
-            l.connected = false;
-            l.losses += 1;
-        }),
-        Event::SlowConsumer(_) => link.send_modify(|l| l.overflows += 1),
-        Event::ServerError(error) => {
-            // Said in words only; async-nats has no variant for it.
-            if error.to_string().to_ascii_lowercase().contains("permissions violation") {
-                link.send_modify(|l| l.denials += 1);
-            }
-            tracing::warn!(%error, "NATS server error");
-        }
-        Event::ClientError(error) => tracing::debug!(%error, "NATS client error"),
-        Event::LameDuckMode => tracing::info!("NATS server announces its shutdown"),
-        Event::Draining | Event::Closed => {}
-    }
 }
 
 async fn options(config: &Nats, role: Role) -> Result<ConnectOptions, ConnectError> {
@@ -201,8 +213,7 @@ async fn options(config: &Nats, role: Role) -> Result<ConnectOptions, ConnectErr
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .subscription_capacity(role.capacity())
-        .custom_inbox_prefix("_INBOX_sidestream")
-        .reconnect_delay_callback(backoff);
+        .custom_inbox_prefix("_INBOX_sidestream");
     options = match &config.auth {
         NatsAuth::None => options,
         NatsAuth::Credentials(path) => options.credentials_file(path).await.map_err(ConnectError::Credentials)?,
@@ -226,9 +237,12 @@ fn text(secret: &crate::config::Secret) -> Result<String, ConnectError> {
     String::from_utf8(secret.expose().to_vec()).map_err(|_| ConnectError::SecretNotText)
 }
 
-/// Exponential with full jitter, so that a hundred sidecars do not return in the same millisecond.
+/// Exponential with jitter, so that a hundred sidecars do not return in the same millisecond.
 fn backoff(attempt: usize) -> Duration {
     let doublings = u32::try_from(attempt.saturating_sub(1)).unwrap_or(u32::MAX).min(8);
-    let ceiling = (BACKOFF_MIN * 2u32.pow(doublings)).min(BACKOFF_MAX);
+    jittered((BACKOFF_MIN * 2u32.pow(doublings)).min(BACKOFF_MAX))
+}
+
+fn jittered(ceiling: Duration) -> Duration {
     ceiling.mul_f64(0.5 + fastrand::f64() / 2.0)
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use async_nats::{HeaderMap, Message};
+use tokio::time::Instant;
 
 use super::api::ApiError;
 use super::reply::Delivery;
@@ -14,6 +15,9 @@ use crate::cursor::Position;
 
 /// Without a message or heartbeat for this long the consumer is taken for lost. Heartbeats come every second.
 pub const SILENCE_MAX: Duration = Duration::from_millis(2500);
+
+/// The server waits for a sign of flow control, and says so in every heartbeat, for this long: none of ours has reached it.
+const STALL_MAX: Duration = Duration::from_millis(2500);
 
 /// Why a consumer could not be opened or is not trusted any more.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +43,12 @@ pub enum FeedError {
     /// The connection was lost.
     #[error("the connection to NATS was lost")]
     Disconnected,
+    /// The server holds messages back.
+    #[error(
+        "NATS holds messages back because our signs of flow control do not reach it: \
+         the account needs permission to publish to $JS.FC.<stream>.>"
+    )]
+    Stalled,
 }
 
 /// The order of one consumer's messages.
@@ -46,6 +56,8 @@ pub enum FeedError {
 pub struct Order {
     consumer_seq: u64,
     stream_seq: u64,
+    /// Since when heartbeats say that the server waits for a sign of flow control, with nothing else between them.
+    stalled_since: Option<Instant>,
 }
 
 /// What a message on the consumer's subject is.
@@ -65,7 +77,7 @@ pub enum Kind {
 impl Order {
     /// A new consumer that starts behind `base`.
     pub fn after(base: Position) -> Self {
-        Self { consumer_seq: 0, stream_seq: base.seq }
+        Self { consumer_seq: 0, stream_seq: base.seq, stalled_since: None }
     }
 
     /// Classifies and checks a message. A status alone means nothing: publishers can send one. Control messages have
@@ -86,6 +98,7 @@ impl Order {
         }
         self.consumer_seq = delivery.consumer_seq;
         self.stream_seq = delivery.stream_seq;
+        self.stalled_since = None;
         Ok(Kind::Data(delivery))
     }
 
@@ -96,7 +109,15 @@ impl Order {
         if last.is_some_and(|last| last != self.consumer_seq) {
             return Err(FeedError::Order("a heartbeat tells of messages that did not come"));
         }
-        let answer = reply.or_else(|| header("Nats-Consumer-Stalled")).map(str::to_owned);
+        let stalled = header("Nats-Consumer-Stalled");
+        // By our clock: many that come at once, after we were held up ourselves, are no proof.
+        let since = *self.stalled_since.get_or_insert_with(Instant::now);
+        if stalled.is_none() {
+            self.stalled_since = None;
+        } else if since.elapsed() >= STALL_MAX {
+            return Err(FeedError::Stalled);
+        }
+        let answer = reply.or(stalled).map(str::to_owned);
         // Above what was delivered where the last messages of the stream have been removed.
         let idle_at = last.and(number("Nats-Last-Stream")).filter(|_| answer.is_none());
         self.stream_seq = self.stream_seq.max(idle_at.unwrap_or(0));

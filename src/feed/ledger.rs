@@ -172,7 +172,6 @@ impl Ledger {
         if begun.end.is_some() {
             self.idle(begun.end);
         }
-        self.set_degraded(false);
     }
 
     /// Begins a log behind the consumer's start. `reset`: clients are told that sequences mean something else from now on.

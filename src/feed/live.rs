@@ -15,7 +15,7 @@ use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::connection::{Connection, Kept, Link};
+use super::connection::{Connection, Kept, LIVE_CAPACITY, Link};
 use super::encode::{Encoder, NAME_HEADER};
 
 use crate::frame::Message;
@@ -28,8 +28,11 @@ use crate::subject::Pattern;
 const LINGER: Duration = Duration::from_secs(30);
 /// How often lingering subscriptions are looked at.
 const SWEEP: Duration = Duration::from_secs(5);
-/// Least time between two gaps of one lasting overflow.
+/// Least time between two gaps of one lasting overflow, unless the messages behind its hole may come sooner.
 const MISSED_INTERVAL: Duration = Duration::from_secs(1);
+/// Messages that may be handed on before an overflow is told. The full queue of the subscription that overflowed stands
+/// before the hole; half of it allows for what was taken until we knew.
+const MISSED_MESSAGES: usize = LIVE_CAPACITY / 2;
 /// A subject nobody answers: any reply, "no responders" too, proves that the subscriptions sent before are active.
 const BARRIER_SUBJECT: &str = "_sidestream.barrier";
 
@@ -73,6 +76,8 @@ struct State {
     missed: bool,
     /// When they were last told.
     told_missed: Option<Instant>,
+    /// Messages handed on since something was missed.
+    handed_on: usize,
     barrier: Barrier,
 }
 
@@ -123,6 +128,7 @@ impl LiveFeed {
             degraded: false,
             missed: false,
             told_missed: None,
+            handed_on: 0,
             barrier: Barrier::default(),
         };
         while state.session().await {
@@ -188,17 +194,26 @@ impl State {
     async fn link_changed(&mut self, now: Link) {
         let before = std::mem::replace(&mut self.seen, now);
         // An overflow leaves connection and subscriptions as they are: only messages are missing.
-        self.missed |= now.losses > before.losses || now.overflows > before.overflows;
+        let missing = now.losses > before.losses || now.overflows > before.overflows || now.refused;
+        if missing && !std::mem::replace(&mut self.missed, true) {
+            self.handed_on = 0;
+        }
         self.proven &= now.losses == before.losses;
         if !now.connected {
             self.proven = false;
             self.forget_barrier();
             self.feed.status.set_up(false);
-            if before.connected && !self.degraded {
-                self.degraded = true;
-                self.tell(LiveNotice::Degraded).await;
+            if before.connected {
+                self.tell_degraded().await;
             }
-        } else if !self.proven {
+            return;
+        }
+        if now.refused {
+            // Some subject is not heard, and nobody can say for how long; the connection is made anew until all are.
+            self.feed.status.set_up(false);
+            self.tell_degraded().await;
+        }
+        if !self.proven {
             // One that was under way on the connection before proves nothing about this one.
             self.forget_barrier();
             self.barrier.start(&self.connection);
@@ -235,11 +250,20 @@ impl State {
         self.to(shard, ToShard::Listening { ticket, degraded: self.degraded }).await;
     }
 
+    async fn tell_degraded(&mut self) {
+        if !std::mem::replace(&mut self.degraded, true) {
+            self.tell(LiveNotice::Degraded).await;
+        }
+    }
+
     async fn back(&mut self) {
-        self.feed.status.set_up(true);
         self.feed.status.set_serving(true);
         self.told_missed = None;
         self.tell_missed().await;
+        if self.seen.refused {
+            return;
+        }
+        self.feed.status.set_up(true);
         if std::mem::take(&mut self.degraded) {
             self.tell(LiveNotice::Recovered).await;
         }
@@ -247,7 +271,8 @@ impl State {
 
     /// One gap for whatever was missed, at most one a second: async-nats tells of every single message that it drops.
     async fn tell_missed(&mut self) {
-        let lately = self.told_missed.is_some_and(|told| told.elapsed() < MISSED_INTERVAL);
+        let lately =
+            self.told_missed.is_some_and(|told| told.elapsed() < MISSED_INTERVAL) && self.handed_on < MISSED_MESSAGES;
         if !self.missed || !self.proven || lately {
             return;
         }
@@ -339,6 +364,7 @@ impl State {
 
     async fn deliver(&mut self, pattern: &Arc<Pattern>, message: &async_nats::Message) {
         self.tell_missed().await;
+        self.handed_on += 1;
         if !pattern.matches(&message.subject) {
             self.feed.encoder.metrics.violations.add(1);
             tracing::error!("NATS delivered a message outside the subscription; dropped");

@@ -38,6 +38,8 @@ pub struct Opened {
     pub consumer: String,
     /// A message that was read in a way that cannot fail, because the client may not survive it; it stands at `base`.
     pub stepped_over: Option<StoredMessage>,
+    /// The server will stall under load: our signs of flow control do not reach it. Only looked at where it did before.
+    pub held_back: bool,
     /// Its messages.
     pub messages: Subscriber,
     /// The connection it is read from.
@@ -61,6 +63,8 @@ pub struct Opening {
     pub known: Option<Known>,
     /// The next message is suspected of ending whoever reads it.
     pub suspect: bool,
+    /// The last consumer stalled.
+    pub stalled: bool,
     /// How much history a first read may fill, in bytes.
     pub history_bytes: usize,
 }
@@ -122,7 +126,11 @@ impl Opening {
         let seen = look::compare(control, &self.stream, info, known.head).await?;
         match start::decide(Some(known), seen) {
             start @ Start::RolledBack => {
-                return Ok(Plan::new(start, self.last_until(control, info, known.time).await?));
+                let base = match known.time {
+                    0 => Position { seq: known.head.seq.min(info.state.last_seq), time: 0 },
+                    time => self.last_until(control, info, time).await?,
+                };
+                return Ok(Plan::new(start, base));
             }
             start @ (Start::First | Start::Reset) => {
                 return Ok(Plan::new(start, self.first_base(control, info).await?));
@@ -149,9 +157,6 @@ impl Opening {
     /// The newest position whose message is not younger than `time`: what was stored after a store went back in time is new
     /// to everybody. Asks for some twenty messages.
     async fn last_until(&self, control: &Client, info: &StreamInfo, time: u64) -> Result<Position, FeedError> {
-        if time == 0 {
-            return self.first_base(control, info).await;
-        }
         let (mut low, mut high) = (info.state.first_seq.max(1), info.state.last_seq + 1);
         let mut last = Position { seq: low - 1, time: 0 };
         while low < high {
@@ -203,13 +208,14 @@ impl Opening {
         if start::decide(Some(planned), seen) != Start::Continued {
             return Err(FeedError::Order("the stream became another one while the consumer was created"));
         }
+        let held_back = self.stalled && feed.is_denied(api::flow_control_probe(&self.stream)).await;
         let end = match consumer.num_pending {
             0 => self.end_behind(control, &info, base).await?,
             _ => None,
         };
         let Plan { start, stepped_over, .. } = plan;
         let (pending, consumer) = (consumer.num_pending, consumer.name);
-        Ok(Opened { info, epoch, start, base, pending, end, consumer, stepped_over, messages, feed, losses })
+        Ok(Opened { info, epoch, start, base, pending, end, consumer, stepped_over, held_back, messages, feed, losses })
     }
 
     /// The newest sequence given out, if the leader knows no message behind `base`: a replica that the consumer reads may

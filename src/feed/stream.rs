@@ -40,6 +40,8 @@ const HEAD_INTERVAL: Duration = Duration::from_secs(1);
 const BURST: usize = 256;
 /// A session that ends sooner than this, without having read anything, may have been ended by what it read.
 const SHORT_SESSION: Duration = Duration::from_secs(2);
+/// While signs of flow control do not reach the server, it is asked this often whether they do now.
+const STALLED_RETRY: Duration = Duration::from_secs(5);
 /// Losses of the connection at the same place, all but the first after a short session, before the message there is taken
 /// for poison.
 const LOSSES_AT_POISON: u32 = 2;
@@ -73,6 +75,8 @@ struct State {
     last_look: Option<std::time::Instant>,
     /// Since when the stream seems to have gone back.
     went_back: Option<Instant>,
+    /// Signs of flow control do not reach the server: it stalls under load, so clients stay degraded.
+    stalled: bool,
     /// The head when the connection was last lost, and how often it was lost there.
     losses: (u64, u32),
 }
@@ -81,7 +85,7 @@ impl StreamFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
         let asides = Asides { passes: Vec::new(), look: None };
-        State { feed: self, asides, last_look: None, went_back: None, losses: (0, 0) }.run().await;
+        State { feed: self, asides, last_look: None, went_back: None, stalled: false, losses: (0, 0) }.run().await;
     }
 }
 
@@ -141,6 +145,10 @@ impl State {
                     let Some(error) = self.session(opened).await else { return };
                     tracing::warn!(stream = self.name(), %error, "Feed interrupted");
                     self.suspect(&error, began.elapsed());
+                    if matches!(error, FeedError::Stalled) {
+                        self.stalled = true;
+                        self.degraded().await;
+                    }
                 }
                 Some(Err(error)) => {
                     tracing::warn!(stream = self.name(), %error, "Feed not open");
@@ -178,6 +186,7 @@ impl State {
     async fn open(&mut self) -> Option<Result<Opened, FeedError>> {
         self.feed.opening.known = self.feed.ledger.known();
         self.feed.opening.suspect = self.head().is_some_and(|head| self.losses == (head.seq, LOSSES_AT_POISON));
+        self.feed.opening.stalled = self.stalled;
         let opening = self.feed.opening.clone();
         let mut open = pin!(opening::open(opening));
         let mut tick = tokio::time::interval(HEAD_INTERVAL);
@@ -214,6 +223,7 @@ impl State {
 
     /// Reads until something is wrong. `None` when the process ends.
     async fn session(&mut self, opened: Opened) -> Option<FeedError> {
+        let began = Instant::now();
         self.begin(&opened).await;
         let Opened { consumer, feed, losses, mut messages, .. } = opened;
         let mut order = Order::after(opened.base);
@@ -257,7 +267,12 @@ impl State {
                         break FeedError::Order("the stream is another one now");
                     }
                 }
-                _ = tick.tick() => self.tick().await,
+                _ = tick.tick() => {
+                    self.tick().await;
+                    if self.stalled && began.elapsed() >= STALLED_RETRY {
+                        break FeedError::Stalled;
+                    }
+                }
                 () = &mut deadline => break FeedError::Silence,
             }
         };
@@ -274,8 +289,12 @@ impl State {
         let begun = Begun { start, epoch: opened.epoch, base, last_seq, end, removed };
         let stepped_over = opened.stepped_over.as_ref().map(|message| self.stepped_over(message, opened));
         self.feed.ledger.begin(&begun, stepped_over);
+        self.stalled = opened.held_back;
+        if !self.stalled {
+            self.feed.ledger.set_degraded(false);
+            self.feed.status.set_up(true);
+        }
         self.carry_out().await;
-        self.feed.status.set_up(true);
         tracing::info!(stream = self.name(), ?start, behind = base.seq, waiting = pending, "Feed open");
         self.advanced().await;
     }

@@ -49,6 +49,8 @@ pub struct FeedMetrics {
     pub replayed: Number,
     /// Core subscriptions held.
     pub live_subscriptions: Number,
+    /// 1 where the NATS server has known security faults.
+    pub server_outdated: Number,
     /// Event names replaced by `message`.
     pub names_replaced: Number,
     /// Messages outside the subscription they came by.
@@ -307,6 +309,8 @@ impl Metrics {
         counter("events_received_total", help, &[("source", "core")], feed.live_events.get());
         let help = "Events served to resuming clients from beyond the history in memory";
         counter("replayed_events_total", help, &[], feed.replayed.get());
+        let help = "Whether the NATS server has known security faults";
+        gauge("nats_server_outdated", help, &[], feed.server_outdated.get() as f64);
         gauge("nats_subscriptions", "Core NATS subscriptions held", &[], feed.live_subscriptions.get() as f64);
         let help = "Event names that publishers chose and may not use";
         counter("event_names_replaced_total", help, &[], feed.names_replaced.get());

@@ -13,6 +13,7 @@ use super::client::{Addresses, Client, Log, Manner};
 use super::disk::Disk;
 use super::leaks::Baseline;
 use super::publisher::{Publisher, USERS};
+use super::support::nats::Setup;
 use super::support::proxy::Proxy;
 use super::support::{App, Config, Nats, Version, eventually};
 use super::truth::Truth;
@@ -95,7 +96,9 @@ impl World {
     pub async fn build(layout: Layout, version: Version, seed: u64) -> (Self, Baseline) {
         let mut random = fastrand::Rng::with_seed(seed);
         let disk = Disk::of(layout.disk_mib);
-        let nats = Nats::start_in(version, disk.directory(), layout.accounts.map(|a| (a.config, a.admin))).await;
+        let config = layout.accounts.map(|accounts| accounts.config.to_owned());
+        let user = layout.accounts.map(|accounts| (accounts.admin[0], accounts.admin[1]));
+        let nats = Nats::start_in(version, disk.directory(), Setup { config, user, ..Setup::default() }).await;
         let jetstream = nats.jetstream().await;
         create_stream(&jetstream, layout.stream).await;
         let mut proxies = Vec::new();
@@ -277,7 +280,7 @@ async fn configs(nats: &Nats, layout: Layout, random: &mut fastrand::Rng, proxie
             let [user, password] = accounts.sidecar;
             let file = nats.store().with_file_name("sidecar-password");
             std::fs::write(&file, password).expect("the password is written");
-            config.nats_lines = format!("user = {user:?}\npassword_file = {file:?}\n");
+            config.nats_more = format!("user = {user:?}\npassword_file = {file:?}\n");
         }
         println!("    sidecar {sidecar}: history {history}, queue {queue}");
         configs.push(config.tables(&format!("\n[history]\nbytes = {history:?}\n")));

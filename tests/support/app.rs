@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Answer, Request, Sse, Wire, get};
-use super::{DEADLINE, Nats, eventually};
+use super::{DEADLINE, Nats, eventually, process};
 
 /// The route that most tests use: stream `EVENTS`, one's own subjects and the broadcasts.
 pub const EVENTS_ROUTE: &str = r#"
@@ -35,9 +35,9 @@ pub struct Config {
     /// More lines of `[server]`.
     pub server: String,
     /// `[nats] servers`.
-    pub nats: String,
+    pub nats: Vec<String>,
     /// More lines of `[nats]`.
-    pub nats_lines: String,
+    pub nats_more: String,
     /// Lines of `[trust]`; `None` leaves the table out.
     pub trust: Option<String>,
     /// Lines of `[identity]` beside `user_header`.
@@ -58,6 +58,11 @@ impl Config {
 
     /// The same for any URL.
     pub fn at(nats: &str) -> Self {
+        Self::at_any(&[nats.to_owned()])
+    }
+
+    /// The same for a server that has several URLs, as a cluster has.
+    pub fn at_any(nats: &[String]) -> Self {
         let wide = [
             "connections_per_user",
             "connections_per_address",
@@ -69,8 +74,8 @@ impl Config {
             listen: vec!["127.0.0.1:0".to_owned()],
             drain_window: "1s",
             server: String::new(),
-            nats: nats.to_owned(),
-            nats_lines: String::new(),
+            nats: nats.to_vec(),
+            nats_more: String::new(),
             trust: Some(TRUST_LOOPBACK.to_owned()),
             identity: String::new(),
             limits: wide.map(|key| (key, "100000".to_owned())).into(),
@@ -94,6 +99,12 @@ impl Config {
     /// Adds lines to `[server]`.
     pub fn server(mut self, text: &str) -> Self {
         self.server.push_str(text);
+        self
+    }
+
+    /// Adds lines to `[nats]`.
+    pub fn nats(mut self, text: &str) -> Self {
+        self.nats_more.push_str(text);
         self
     }
 
@@ -124,7 +135,7 @@ impl Config {
             self.listen, self.drain_window, self.server
         );
         let _ = writeln!(text, "[admin]\nlisten = \"127.0.0.1:0\"\n");
-        let _ = writeln!(text, "[nats]\nservers = [{:?}]\n{}", self.nats, self.nats_lines);
+        let _ = writeln!(text, "[nats]\nservers = {:?}\n{}", self.nats, self.nats_more);
         if let Some(trust) = &self.trust {
             let _ = writeln!(text, "[trust]\n{trust}");
         }
@@ -318,6 +329,24 @@ impl App {
     /// SIGTERM.
     pub fn terminate(&self) {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+    }
+
+    /// `SIGSTOP`.
+    pub fn pause(&self) {
+        process::stop(&self.child);
+    }
+
+    /// `SIGCONT`.
+    pub fn resume(&self) {
+        process::signal(&self.child, Signal::CONT);
+    }
+
+    /// Waits until a line of the log holds this text.
+    pub async fn logs(&self, text: &str, within: Duration) {
+        eventually(&format!("the log says {text:?}"), within, async || {
+            self.log_lines().iter().any(|line| line.contains(text)).then_some(())
+        })
+        .await;
     }
 
     /// Waits for the end.

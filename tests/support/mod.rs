@@ -8,8 +8,13 @@
 
 pub mod app;
 pub mod client;
+pub mod cluster;
+pub mod expect;
 pub mod h2;
+pub mod load;
 pub mod nats;
+pub mod netns;
+pub mod process;
 pub mod proxy;
 
 use std::future::Future;
@@ -82,6 +87,36 @@ macro_rules! on_both_servers {
     };
 }
 pub(crate) use on_both_servers;
+
+/// The same for tests that wait most of the time: each runs on both servers at the same time.
+macro_rules! on_both_servers_at_once {
+    ($($(#[$meta:meta])* async fn $name:ident($version:ident: Version) $body:block)*) => {
+        $(
+            $(#[$meta])*
+            #[tokio::test]
+            async fn $name() {
+                async fn body($version: Version) $body
+                support::bounded(async {
+                    tokio::join!(body(support::Version::Debian), body(support::Version::Current));
+                })
+                .await;
+            }
+        )*
+    };
+}
+pub(crate) use on_both_servers_at_once;
+
+/// Says on the real standard error, which the test harness does not capture, that a test has shown nothing. `scripts/test`
+/// gathers these lines at its end.
+pub fn skipped(test: &str, why: &str) {
+    use std::io::Write as _;
+    let line = format!("SKIPPED: {test}: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(file) = std::env::var_os("SIDESTREAM_SKIPPED") {
+        let file = std::fs::File::options().create(true).append(true).open(file);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the list of skipped tests can be written");
+    }
+}
 
 /// Runs a test under [`TEST_DEADLINE`].
 pub async fn bounded(test: impl Future<Output = ()>) {

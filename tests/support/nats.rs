@@ -5,10 +5,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use async_nats::jetstream;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{DEADLINE, Wire, eventually};
+use super::{DEADLINE, Wire, eventually, process};
 
 /// Which server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,43 +59,79 @@ pub struct Nats {
     port: u16,
     /// Where it tells about itself over HTTP, `host:port`.
     monitor: String,
+    setup: Setup,
     dir: tempfile::TempDir,
-    login: Option<(String, String)>,
+}
+
+/// What is unusual about a server.
+#[derive(Default)]
+pub struct Setup {
+    /// Words before the command, such as `ip netns exec NAME`.
+    pub prefix: Vec<String>,
+    /// Where it is reached; on loopback otherwise.
+    pub host: Option<String>,
+    /// Where it stores; in its own directory otherwise.
+    pub store: Option<PathBuf>,
+    /// A configuration file's text; JetStream is added.
+    pub config: Option<String>,
+    /// Who our own clients are.
+    pub user: Option<(&'static str, &'static str)>,
 }
 
 impl Nats {
     /// Starts a server and waits until it answers.
     pub async fn start(version: Version) -> Self {
-        Self::start_in(version, tempfile::tempdir().expect("a temporary directory"), None).await
+        Self::start_as(version, Setup::default()).await
     }
 
-    /// Starts a server whose directory the caller chose, be it a small file system, and that has a configuration file whose
-    /// user may do everything.
-    pub async fn start_in(version: Version, dir: tempfile::TempDir, config: Option<(&str, [&str; 2])>) -> Self {
-        let login = config.map(|(_, [user, password])| (user.to_owned(), password.to_owned()));
-        let mut nats = Self { version, child: None, port: 0, monitor: String::new(), dir, login };
-        if let Some((text, _)) = config {
-            nats.configure(text);
-        }
+    /// Starts an unusual server and waits until it answers.
+    pub async fn start_as(version: Version, setup: Setup) -> Self {
+        Self::start_in(version, tempfile::tempdir().expect("a temporary directory"), setup).await
+    }
+
+    /// The same in a directory that the caller chose, be it a small file system.
+    pub async fn start_in(version: Version, dir: tempfile::TempDir, setup: Setup) -> Self {
+        let mut nats = Self { version, child: None, port: 0, monitor: String::new(), setup, dir };
         nats.launch("-1").await;
         nats
     }
 
-    /// Writes the configuration file; a running server reads it on `SIGHUP`.
-    pub fn configure(&self, text: &str) {
-        std::fs::write(self.config(), text).expect("the configuration is written");
-    }
-
-    fn config(&self) -> PathBuf {
-        self.dir.path().join("nats.conf")
+    /// The command up to its arguments.
+    fn command(&self) -> Command {
+        let binary = self.version.binary();
+        let Some((first, rest)) = self.setup.prefix.split_first() else { return Command::new(binary) };
+        let mut command = Command::new(first);
+        command.args(rest).arg(binary);
+        command
     }
 
     /// Where the streams are stored.
     pub fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
+        self.setup.store.clone().unwrap_or_else(|| self.dir.path().join("store"))
     }
 
-    /// What the server has logged.
+    fn host(&self) -> &str {
+        self.setup.host.as_deref().unwrap_or("127.0.0.1")
+    }
+
+    /// Gives the running server another configuration, and waits until it has taken it.
+    pub async fn reconfigure(&self, config: &str) {
+        let reloads = || self.log().matches("Reloaded server configuration").count();
+        let before = reloads();
+        self.write_config(config);
+        self.signal(Signal::HUP);
+        eventually("the configuration is in force", DEADLINE, async || (reloads() > before).then_some(())).await;
+    }
+
+    /// JetStream is in the file: 2.9 ends one that is only on the command line when it reads the file again.
+    fn write_config(&self, config: &str) -> PathBuf {
+        let file = self.dir.path().join("conf");
+        let text = format!("{config}\njetstream {{ store_dir: {:?}, max_file: 1GB }}\n", self.store());
+        std::fs::write(&file, text).expect("the configuration is written");
+        file
+    }
+
+    /// What it has logged.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
@@ -111,13 +147,15 @@ impl Nats {
         let ports = self.dir.path().join("ports");
         let _ = std::fs::remove_dir_all(&ports);
         std::fs::create_dir(&ports).expect("a directory for the ports file");
-        let mut command = Command::new(self.version.binary());
-        if self.config().exists() {
-            command.arg("-c").arg(self.config());
-        }
+        let mut command = self.command();
+        match &self.setup.config {
+            Some(config) => command.arg("-c").arg(self.write_config(config)),
+            None => command.arg("-js").arg("-sd").arg(self.store()),
+        };
+        // Inside a namespace of its own it is also reached from there.
+        let listen = if self.setup.prefix.is_empty() { "127.0.0.1" } else { "0.0.0.0" };
         let child = command
-            .args(["-a", "127.0.0.1", "-p", port, "-m", "-1", "-js", "-sd"])
-            .arg(self.dir.path().join("store"))
+            .args(["-a", listen, "-p", port, "-m", "-1"])
             .arg("--ports_file_dir")
             .arg(&ports)
             .arg("-l")
@@ -130,7 +168,7 @@ impl Nats {
         self.child = Some(child);
         (self.port, self.monitor) =
             eventually("nats-server writes its ports file", DEADLINE, async || ports_in(&ports)).await;
-        let address = format!("127.0.0.1:{}", self.port);
+        let address = self.address();
         eventually("nats-server greets", DEADLINE, async || {
             let mut stream = tokio::net::TcpStream::connect(&address).await.ok()?;
             let mut info = [0u8; 5];
@@ -150,7 +188,12 @@ impl Nats {
 
     /// `127.0.0.1:port`.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("{}:{}", self.host(), self.port)
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// A client of its own.
@@ -161,9 +204,9 @@ impl Nats {
 
     /// How a client of its own connects.
     pub fn options(&self) -> async_nats::ConnectOptions {
-        match &self.login {
+        match self.setup.user {
             Some((user, password)) => {
-                async_nats::ConnectOptions::with_user_and_password(user.clone(), password.clone())
+                async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
             }
             None => async_nats::ConnectOptions::new(),
         }
@@ -225,6 +268,11 @@ impl Nats {
         connections.filter(|c| c["name"] == name).filter_map(|c| c["out_bytes"].as_u64()).sum()
     }
 
+    /// Any signal.
+    pub fn signal(&self, signal: Signal) {
+        process::signal(self.child.as_ref().expect("the server runs"), signal);
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
@@ -267,25 +315,12 @@ impl Nats {
 
     /// `SIGSTOP`: hangs without closing anything.
     pub fn pause(&self) {
-        self.signal(Signal::STOP);
-        // The signal takes effect thread by thread, some time after it was sent.
-        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("the server runs").id());
-        let started = std::time::Instant::now();
-        while !std::fs::read_dir(&tasks).expect("the server's threads").flatten().all(|task| is_stopped(&task.path())) {
-            assert!(started.elapsed() < Duration::from_secs(10), "SIGSTOP has not stopped the server");
-            std::thread::yield_now();
-        }
+        process::stop(self.child.as_ref().expect("the server runs"));
     }
 
     /// `SIGCONT`.
     pub fn resume(&self) {
         self.signal(Signal::CONT);
-    }
-
-    /// Any other signal.
-    pub fn signal(&self, signal: Signal) {
-        let child = self.child.as_ref().expect("the server runs");
-        kill_process(Pid::from_child(child), signal).expect("our own child can be signalled");
     }
 }
 
@@ -293,7 +328,7 @@ impl Drop for Nats {
     fn drop(&mut self) {
         self.kill();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            let log = self.log();
             let tail: Vec<_> = log.lines().rev().take(15).collect();
             eprintln!("--- nats-server {:?}, last lines", self.version);
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
@@ -302,7 +337,7 @@ impl Drop for Nats {
 }
 
 /// `$JS.API.INFO`, unparsed: async-nats' own `query_account` cannot read 2.9's answer.
-async fn account(jetstream: &jetstream::Context) -> Option<serde_json::Value> {
+pub async fn account(jetstream: &jetstream::Context) -> Option<serde_json::Value> {
     let answer: serde_json::Value = jetstream.request("INFO", &()).await.ok()?;
     answer.get("error").is_none().then_some(answer)
 }
@@ -322,6 +357,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
+    /// A publisher by any client.
+    pub fn over(jetstream: jetstream::Context) -> Self {
+        Self { jetstream }
+    }
+
     /// Creates a stream with limits retention.
     pub async fn create_stream(&self, name: &str, subjects: &[&str]) {
         let config = jetstream::stream::Config {
@@ -331,6 +371,11 @@ impl Publisher {
             ..Default::default()
         };
         self.jetstream.create_stream(config).await.expect("the stream is created");
+    }
+
+    /// Its JetStream context.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
     }
 
     /// Deletes one message.
@@ -428,11 +473,4 @@ impl Publisher {
         // A round trip on the same connection: the server has routed what was sent before it.
         account(&self.jetstream).await.expect("JetStream answers");
     }
-}
-
-/// Whether a thread is in the state `T` of proc(5); one that has just ended counts as well.
-fn is_stopped(task: &std::path::Path) -> bool {
-    let Ok(stat) = std::fs::read_to_string(task.join("stat")) else { return true };
-    // The state follows the name, which may hold anything but ends with the last parenthesis.
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }

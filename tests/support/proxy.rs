@@ -26,6 +26,8 @@ struct State {
     slow: Mutex<Option<(Duration, Duration)>>,
     /// Bytes on their way to the upstream that are late, once, and how late.
     late: Mutex<Option<(Vec<u8>, Duration)>>,
+    /// Bytes on their way back, and what stands there instead.
+    replaced: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
     cut: broadcast::Sender<()>,
 }
 
@@ -41,6 +43,7 @@ impl Proxy {
             opened: Notify::new(),
             slow: Mutex::new(None),
             late: Mutex::new(None),
+            replaced: Mutex::new(None),
             cut: broadcast::Sender::new(1),
         });
         let shared = Arc::clone(&state);
@@ -102,6 +105,12 @@ impl Proxy {
         *self.state.late.lock().expect("no holder panics") = Some((text.as_bytes().to_vec(), by));
     }
 
+    /// Lies: on their way back these bytes become others, of the same length.
+    pub fn replace(&self, text: &str, by: &str) {
+        assert_eq!(text.len(), by.len(), "NATS counts bytes");
+        *self.state.replaced.lock().expect("no holder panics") = Some((text.into(), by.into()));
+    }
+
     /// Whether such bytes have come.
     pub fn has_delayed(&self) -> bool {
         self.state.late.lock().expect("no holder panics").is_none()
@@ -139,6 +148,9 @@ async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
         if upwards && let Some(delay) = state.delay_of(&buffer[..count]) {
             tokio::time::sleep(delay).await;
         }
+        if !upwards {
+            state.lie(&mut buffer[..count]);
+        }
         if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
@@ -146,6 +158,15 @@ async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
 }
 
 impl State {
+    fn lie(&self, bytes: &mut [u8]) {
+        let replaced = self.replaced.lock().expect("no holder panics");
+        if let Some((text, by)) = &*replaced
+            && let Some(at) = memchr::memmem::find(bytes, text)
+        {
+            bytes[at..at + by.len()].copy_from_slice(by);
+        }
+    }
+
     fn delay_of(&self, bytes: &[u8]) -> Option<Duration> {
         let mut late = self.late.lock().expect("no holder panics");
         let found = late.as_ref().is_some_and(|(text, _)| memchr::memmem::find(bytes, text).is_some());

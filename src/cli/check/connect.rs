@@ -4,22 +4,14 @@
 //! capturing what the routes name, and the permissions the feed needs, each tried as the feed would use it.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
-
-use async_nats::Client;
-use bytes::Bytes;
 
 use crate::cli::exit::Exit;
 use crate::cli::runtime;
 use crate::config::{self, Config};
 use crate::feed::api::{self, ApiError, StreamInfo};
 use crate::feed::connection::Connection;
+use crate::feed::version;
 use crate::subject::Pattern;
-
-/// Versions from which on every known security fault is mended (requirement R58).
-const PATCHED: [(u32, u32, u32); 3] = [(2, 11, 17), (2, 12, 12), (2, 14, 3)];
-/// Time for the server to complain of a permission after a round trip.
-const COMPLAINT: Duration = Duration::from_millis(200);
 
 /// What was found; lines go to standard output, faults to standard error.
 #[derive(Default)]
@@ -42,8 +34,9 @@ pub(super) async fn run(config: &Config) -> Exit {
     };
     let version = connection.client.server_info().version;
     println!("NATS {version} is reachable");
-    if is_outdated(&version) {
-        eprintln!("warning: NATS {version} has known security faults; 2.11.17, 2.12.12, 2.14.3 and newer have not");
+    if version::is_outdated(&version) {
+        let patched = version::PATCHED_TEXT;
+        eprintln!("warning: NATS {version} has known security faults; {patched} and newer have not");
     }
     let mut findings = Findings::default();
     for (index, stream) in config.routes.streams.iter().enumerate() {
@@ -146,7 +139,7 @@ async fn permissions(findings: &mut Findings, connection: &Connection, stream: &
         }
         Err(error) => findings.fault(Exit::Config, &format!("stream {stream}: no consumer can be created: {error}")),
     }
-    if is_denied(connection, format!("$JS.FC.{stream}.sidestream.check")).await {
+    if connection.is_denied(api::flow_control_probe(stream)).await {
         let text = format!(
             "stream {stream}: the account needs permission to publish to $JS.FC.{stream}.>, or the feed stalls under load"
         );
@@ -159,32 +152,10 @@ async fn permissions(findings: &mut Findings, connection: &Connection, stream: &
     }
 }
 
-/// Publishes and listens for the server's complaint: a refused publication has no other answer.
-async fn is_denied(connection: &Connection, subject: String) -> bool {
-    let mut link = connection.link.clone();
-    let before = link.borrow_and_update().denials;
-    let client: &Client = &connection.client;
-    let _ = client.publish(subject, Bytes::new()).await;
-    let _ = client.flush().await;
-    let complained = link.wait_for(|l| l.denials > before);
-    tokio::time::timeout(COMPLAINT, complained).await.is_ok()
-}
-
-/// Older than the patched release of its line. A version that cannot be read is not judged.
-fn is_outdated(version: &str) -> bool {
-    let mut numbers = version.split(['.', '-']).map(|n| n.parse::<u32>().ok());
-    let (Some(Some(major)), Some(Some(minor)), Some(Some(patch))) = (numbers.next(), numbers.next(), numbers.next())
-    else {
-        return false;
-    };
-    match PATCHED.iter().find(|(m, n, _)| (*m, *n) == (major, minor)) {
-        Some((_, _, good)) => patch < *good,
-        None => PATCHED.last().is_some_and(|newest| (major, minor) < (newest.0, newest.1)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -225,15 +196,5 @@ mod tests {
         assert_eq!(worst("subjects = [\"c\"]"), None);
         assert_eq!(worst("subjects = []"), None);
         assert_eq!(worst("subjects = [\"d\"]\ncreate = true"), None);
-    }
-
-    #[test]
-    fn versions_are_judged_by_their_line() {
-        for old in ["2.9.10", "2.10.29", "2.11.16", "2.12.8", "2.13.9", "2.14.2"] {
-            assert!(is_outdated(old), "{old}");
-        }
-        for good in ["2.11.17", "2.12.12", "2.14.3", "2.15.1", "3.0.0", "dev"] {
-            assert!(!is_outdated(good), "{good}");
-        }
     }
 }

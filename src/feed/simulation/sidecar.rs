@@ -270,6 +270,9 @@ impl Sidecar {
         let known = self.ledger.known();
         let start = start::decide(known, seen(store, known.map(|known| known.head)));
         let base = match (start, known) {
+            (Start::RolledBack, Some(Known { head, time: 0, .. })) => {
+                Position { seq: head.seq.min(store.last()), time: 0 }
+            }
             (Start::RolledBack, Some(known)) => {
                 let older = store.from(1).take_while(|message| message.at.time <= known.time).last();
                 older.map_or(Position { seq: store.first() - 1, time: 0 }, |message| message.at)
@@ -309,6 +312,7 @@ impl Sidecar {
         let begun = Begun { start, epoch, base: begins, last_seq: store.last(), end, removed: GapReason::Purged };
         let stepped_over = stepped_over.map(|message| self.event(&message, epoch));
         self.ledger.begin(&begun, stepped_over);
+        self.ledger.set_degraded(false);
         self.carry_out(now);
         self.consumer = Consumer::Open { incarnation: store.incarnation, next: begins.seq + 1 };
         let settled = self.requests.is_empty();

@@ -56,9 +56,7 @@ authorization { users = [
 "#;
 
 pub async fn revoked(world: &mut World) {
-    world.nats.configure(REVOKED);
-    world.nats.signal(Signal::HUP);
+    world.nats.reconfigure(REVOKED).await;
     world.linger(2000, 8000).await;
-    world.nats.configure(PERMITTED);
-    world.nats.signal(Signal::HUP);
+    world.nats.reconfigure(PERMITTED).await;
 }

@@ -1,0 +1,96 @@
+//! What a connection's events say of its state.
+
+use async_nats::Event;
+use tokio::sync::watch;
+
+use super::Role;
+
+/// What happened to a connection so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Link {
+    /// Whether it is up.
+    pub connected: bool,
+    /// How often it was lost.
+    pub losses: u64,
+    /// How often a subscription overflowed.
+    pub overflows: u64,
+    /// How often the server refused a subject.
+    pub denials: u64,
+    /// The server has refused a subscription, or taken it away, since the connection came up.
+    pub refused: bool,
+}
+
+/// Moves the state on by an event.
+pub(super) fn observe(link: &watch::Sender<Link>, role: Role, event: &Event) {
+    match event {
+        Event::Connected => link.send_modify(|l| {
+            // The client drops events when a burst of them, such as one for each message it had no room for, comes before
+            // ours are taken: a connection that is up twice was lost in between.
+            l.losses += u64::from(l.connected);
+            l.connected = true;
+            l.refused = false;
+        }),
+        Event::Disconnected => link.send_modify(|l| {
+            l.connected = false;
+            l.losses += 1;
+        }),
+        Event::SlowConsumer(_) => link.send_modify(|l| l.overflows += 1),
+        Event::ServerError(error) => {
+            // Said in words only; async-nats has no variant for it.
+            let text = error.to_string().to_ascii_lowercase();
+            if text.contains("permissions violation") {
+                link.send_modify(|l| {
+                    l.denials += 1;
+                    l.refused |= text.contains("for subscription");
+                });
+                tracing::warn!(connection = role.label(), %error, "The NATS account lacks a permission");
+            } else {
+                tracing::warn!(connection = role.label(), %error, "NATS server error");
+            }
+        }
+        // While NATS is away there is one for each attempt.
+        Event::ClientError(error) if !error.to_string().contains("authorization") => {
+            tracing::debug!(connection = role.label(), %error, "NATS client error");
+        }
+        Event::ClientError(error) => {
+            tracing::warn!(connection = role.label(), %error, "NATS does not let this account in");
+        }
+        Event::LameDuckMode => tracing::info!("NATS server announces its shutdown"),
+        Event::Draining | Event::Closed => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_that_was_not_reported_is_counted() {
+        let (sender, link) = watch::channel(Link::default());
+        let see = |event| {
+            observe(&sender, Role::Live, &event);
+            *link.borrow()
+        };
+        assert_eq!(see(Event::Connected), Link { connected: true, ..Link::default() });
+        // `Disconnected` found no room behind a burst of these.
+        assert_eq!(see(Event::SlowConsumer(1)).overflows, 1);
+        assert_eq!(see(Event::Connected).losses, 1);
+        assert_eq!(see(Event::Disconnected), Link { connected: false, losses: 2, overflows: 1, ..Link::default() });
+        assert_eq!(see(Event::Connected).losses, 2);
+    }
+
+    #[test]
+    fn a_refused_subscription_is_refused_until_the_next_connection() {
+        let (sender, link) = watch::channel(Link::default());
+        let see = |event| {
+            observe(&sender, Role::Feed, &event);
+            *link.borrow()
+        };
+        let violation = |text: &str| Event::ServerError(async_nats::ServerError::Other(text.to_owned()));
+        let publish = see(violation("Permissions Violation for Publish to \"x\""));
+        assert_eq!((publish.denials, publish.refused), (1, false));
+        let subscription = see(violation("Permissions Violation for Subscription to \"x\""));
+        assert_eq!((subscription.denials, subscription.refused), (2, true));
+        assert!(!see(Event::Connected).refused);
+    }
+}

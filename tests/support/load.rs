@@ -1,0 +1,174 @@
+//! A steady publisher, clients that write down what they hear, and the comparison with what the stream holds.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_nats::HeaderMap;
+use async_nats::jetstream;
+use futures_util::StreamExt as _;
+use tokio::task::JoinHandle;
+
+use super::{Event, Sse, eventually, seq_of};
+
+/// Where a load goes: everybody on `/events` hears it.
+const SUBJECT: &str = "events.broadcast.load";
+/// The data of the last event of a load.
+const END: &str = "end";
+/// How long one event may take to be acknowledged, all attempts together.
+const ACKNOWLEDGED: Duration = Duration::from_secs(60);
+
+/// Publishes numbered events, each until it is acknowledged, with an id by which the server drops repeats.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+    jetstream: jetstream::Context,
+}
+
+impl Load {
+    /// Starts publishing, so many a second at most.
+    pub fn start(jetstream: jetstream::Context, per_second: u32) -> Self {
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (stopped, count, context) = (stop.clone(), acknowledged.clone(), jetstream.clone());
+        let task = tokio::spawn(async move {
+            let mut beat = tokio::time::interval(Duration::from_secs(1) / per_second);
+            beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            while !stopped.load(Ordering::SeqCst) {
+                beat.tick().await;
+                let number = count.load(Ordering::SeqCst);
+                store(&context, &number.to_string()).await;
+                count.store(number + 1, Ordering::SeqCst);
+            }
+            store(&context, END).await;
+        });
+        Self { stop, acknowledged, task, jetstream }
+    }
+
+    /// Waits until so many more have been acknowledged.
+    pub async fn goes_on(&self, more: u64) {
+        let wanted = self.acknowledged.load(Ordering::SeqCst) + more;
+        eventually("more events are acknowledged", ACKNOWLEDGED, async || {
+            (self.acknowledged.load(Ordering::SeqCst) >= wanted).then_some(())
+        })
+        .await;
+    }
+
+    /// Publishes the end, and gives what the stream holds: (sequence, data), everything acknowledged among it.
+    pub async fn stop(self) -> Vec<(u64, String)> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.task.await.expect("every event was acknowledged");
+        let stored = stored(&self.jetstream, "EVENTS").await;
+        let have: HashSet<&str> = stored.iter().map(|(_, data)| data.as_str()).collect();
+        for number in 0..self.acknowledged.load(Ordering::SeqCst) {
+            assert!(have.contains(number.to_string().as_str()), "NATS itself lost {number}");
+        }
+        stored
+    }
+}
+
+async fn store(jetstream: &jetstream::Context, data: &str) {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", data);
+    let started = Instant::now();
+    while started.elapsed() < ACKNOWLEDGED {
+        let payload = bytes::Bytes::copy_from_slice(data.as_bytes());
+        if let Ok(sent) = jetstream.publish_with_headers(SUBJECT, headers.clone(), payload).await
+            && sent.await.is_ok()
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{data} is not acknowledged after {ACKNOWLEDGED:?}");
+}
+
+/// Everything that a stream holds. A cluster that has just healed may need several attempts to say it.
+pub async fn stored(jetstream: &jetstream::Context, stream: &str) -> Vec<(u64, String)> {
+    eventually("the stream is read whole", ACKNOWLEDGED, async || read(jetstream, stream).await).await
+}
+
+async fn read(jetstream: &jetstream::Context, stream: &str) -> Option<Vec<(u64, String)>> {
+    let stream = jetstream.get_stream(stream).await.ok()?;
+    let last = stream.cached_info().state.last_sequence;
+    let config = jetstream::consumer::pull::Config {
+        ack_policy: jetstream::consumer::AckPolicy::None,
+        num_replicas: 1,
+        memory_storage: true,
+        // One that an attempt leaves behind is gone before somebody counts consumers.
+        inactive_threshold: Duration::from_secs(5),
+        ..Default::default()
+    };
+    let consumer = stream.create_consumer(config).await.ok()?;
+    let mut held: Vec<(u64, String)> = Vec::new();
+    while held.last().is_none_or(|(seq, _)| *seq < last) {
+        let mut batch = consumer.fetch().max_messages(1000).messages().await.ok()?;
+        let before = held.len();
+        while let Some(message) = batch.next().await {
+            let message = message.ok()?;
+            let seq = message.info().ok()?.stream_sequence;
+            held.push((seq, String::from_utf8_lossy(&message.payload).into_owned()));
+        }
+        if held.len() == before {
+            return None;
+        }
+    }
+    let in_order = held.windows(2).all(|pair| pair[0].0 < pair[1].0);
+    stream.delete_consumer(&consumer.cached_info().name).await.ok()?;
+    in_order.then_some(held)
+}
+
+/// A client that reads on its own until the end of the load.
+pub struct Witness {
+    name: String,
+    start: u64,
+    task: JoinHandle<Vec<Event>>,
+}
+
+impl Witness {
+    /// Lets a stream be read.
+    pub fn of(name: &str, mut sse: Sse) -> Self {
+        let start = sse.connected.id.as_deref().map_or(0, seq_of);
+        sse.forget_raw();
+        let task = tokio::spawn(async move {
+            let mut events = Vec::new();
+            loop {
+                let event = sse.event_within(ACKNOWLEDGED).await;
+                let is_end = event.data == END;
+                events.push(event);
+                if is_end {
+                    return events;
+                }
+            }
+        });
+        Self { name: name.to_owned(), start, task }
+    }
+
+    /// What it heard, if that is exactly what the stream holds behind its start: each once, in order, under its own
+    /// sequence; `degraded` and `ok` in pairs. Gives how often it was told `degraded`.
+    pub async fn heard_exactly(self, stored: &[(u64, String)]) -> usize {
+        let Self { name, start, task } = self;
+        let events = task.await.expect("the client was served to the end");
+        let mut expected = stored.iter().filter(|(seq, _)| *seq > start);
+        let (mut degraded, mut outages) = (false, 0);
+        for event in &events {
+            match event.name.as_str() {
+                "sidestream.degraded" => {
+                    assert!(!degraded, "{name} was told twice: {event:?}");
+                    degraded = true;
+                    outages += 1;
+                }
+                "sidestream.ok" => assert!(std::mem::take(&mut degraded), "{name} was told ok for nothing: {event:?}"),
+                _ => {
+                    let got = (event.id.as_deref().map(seq_of), &event.data);
+                    let wanted = expected.next().map(|(seq, data)| (Some(*seq), data));
+                    assert_eq!(Some(got), wanted, "{name}: lost, doubled, out of order or a false gap: {event:?}");
+                }
+            }
+        }
+        assert!(!degraded, "{name} was never told ok");
+        assert_eq!(expected.next(), None, "{name} missed the rest");
+        outages
+    }
+}
