@@ -103,7 +103,10 @@ impl Ledger {
 
     fn attach(&mut self, client: Waiting) {
         let Some(log) = &self.log else { return };
+        let other_life = matches!(client.last, LastEventId::Cursor(cursor) if cursor.epoch != log.epoch());
         let verdict = match (resume::decide(client.last, log), client.last) {
+            // While we do not read the stream, the life that is over may be ours.
+            _ if other_life && !self.at_end && self.may_catch_up(&client) => return self.ahead.push(client),
             (Verdict::Ahead, _) if self.may_catch_up(&client) => return self.ahead.push(client),
             (Verdict::Ahead, LastEventId::Cursor(cursor)) => resume::rolled_back(log, cursor),
             (Verdict::Behind(cursor), _) => {
