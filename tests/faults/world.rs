@@ -149,7 +149,12 @@ impl World {
 
     /// Another life of the stream begins, which holds the old one's messages up to `kept`. The publisher must be paused.
     pub fn next_life(&self, kept: u64) {
-        self.publisher.truth().next_life(kept);
+        self.next_life_since(Instant::now(), kept);
+    }
+
+    /// The same where only the server can say afterwards what it has kept.
+    pub fn next_life_since(&self, began: Instant, kept: u64) {
+        self.publisher.truth().next_life(began, kept);
     }
 
     /// A JetStream request that must succeed.

@@ -293,7 +293,7 @@ fn second_life() -> (Truth, Vec<Item>) {
     let mut truth = truth();
     let mut items = clean(&truth);
     items.truncate(4);
-    truth.next_life(0);
+    truth.next_life(Instant::now(), 0);
     for seq in 1..=12 {
         publish(&mut truth, seq);
     }
@@ -342,7 +342,7 @@ fn a_store_that_went_back_gives_what_both_lives_have_again() {
     let mut items = clean(&truth);
     items.truncate(6);
     let first_life = items.len();
-    truth.next_life(5);
+    truth.next_life(Instant::now(), 5);
     for seq in 6..=12 {
         publish(&mut truth, seq);
     }
