@@ -209,6 +209,16 @@ impl World {
         kill_process(pid, signal).expect("our own child can be signalled");
     }
 
+    /// How often the feeds and replays of the sidecars that run have broken off.
+    pub fn interruptions(&self) -> usize {
+        let lines = self.apps.iter().flatten().flat_map(App::log_json);
+        let broken = |line: &Value| {
+            ["Feed interrupted", "Feed not open", "Replay interrupted"]
+                .contains(&line["message"].as_str().unwrap_or_default())
+        };
+        lines.filter(broken).count()
+    }
+
     /// A sidecar that has ended is replaced by a new one.
     pub async fn replace(&mut self, sidecar: usize) {
         self.apps[sidecar] = None;

@@ -79,8 +79,10 @@ impl Nats {
         nats
     }
 
-    /// Writes the configuration file; a running server reads it on `SIGHUP`.
+    /// Writes the configuration file; a running server reads it on `SIGHUP`. The store is named in it as well: 2.9 takes
+    /// what only stands on the command line for a change, and reloads nothing or without JetStream.
     pub fn configure(&self, text: &str) {
+        let text = format!("jetstream {{ store_dir: {:?} }}\n{text}", self.store());
         std::fs::write(self.config(), text).expect("the configuration is written");
     }
 
@@ -112,10 +114,11 @@ impl Nats {
         let mut command = Command::new(self.version.binary());
         if self.config().exists() {
             command.arg("-c").arg(self.config());
+        } else {
+            command.args(["-js", "-sd"]).arg(self.store());
         }
         let child = command
-            .args(["-a", "127.0.0.1", "-p", port, "-js", "-sd"])
-            .arg(self.dir.path().join("store"))
+            .args(["-a", "127.0.0.1", "-p", port])
             .arg("--ports_file_dir")
             .arg(&ports)
             .arg("-l")
