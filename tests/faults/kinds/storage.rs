@@ -4,8 +4,9 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::super::layout::STREAM;
 use super::super::support::eventually;
-use super::super::world::{STREAM, World};
+use super::super::world::World;
 
 /// Restores an older copy of the store: sequences are given out again, under the same creation time.
 pub async fn rollback(world: &mut World) {
