@@ -10,6 +10,8 @@
 //!   by one, each by a connection of its own.
 //! - `a_late_barrier_*`: a barrier that timed out was never tried again, and no gap was told.
 //! - `a_client_may_move_to_a_sidecar_that_is_cut_off`: its cursor was ahead of a feed that could not know better.
+//! - `a_client_of_the_new_life_*`: a sidecar that did not know yet that its stream was another one took a client's new cursor
+//!   for an old one, and served the life that was over once more.
 //! - `a_purge_between_two_cuts_is_declared`: two losses at one place were taken for poison, and a purge was jumped over.
 //! - `nothing_follows_bye`: a piece that was under way was written behind the last chunk.
 //! - `idle_http_2_*`: an HTTP/2 connection without a stream counted as pending for as long as it liked.
@@ -385,6 +387,39 @@ on_both_servers! {
             witness.until_named("sidestream.ok", HEAL).await;
         }
         assert!(behind.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
+    }
+
+    async fn a_client_of_the_new_life_may_move_to_a_sidecar_in_the_old_one(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let proxy = Proxy::to(nats.address()).await;
+        let ahead = App::start(&Config::on(&nats)).await;
+        let behind = App::start(&Config::at(&format!("nats://{}", proxy.address))).await;
+        let mut alice = ahead.events("alice").await;
+        let mut witness = behind.events("alice").await;
+        publisher.publish(MINE, "old").await;
+        alice.nothing_before("old").await;
+        witness.nothing_before("old").await;
+        proxy.close();
+        witness.until_named("sidestream.degraded", DEADLINE).await;
+        publisher.delete_stream("EVENTS").await;
+        publisher.create_stream("EVENTS", &["events.>"]).await;
+        publisher.publish(MINE, "new").await;
+        alice.until_named("sidestream.gap", HEAL).await;
+        assert!(alice.before("new").await.iter().all(is_state));
+
+        let request = get("/events").user("alice").header("Last-Event-ID", alice.last_event_id());
+        let mut moved = loop {
+            if let Some(moved) = Sse::try_open(Wire::tcp(behind.address()).await, &request).await {
+                break moved;
+            }
+            // Told to come back: NATS is there again when it does.
+            proxy.open();
+        };
+        assert_eq!(moved.resume(), "exact", "{:?}", moved.connected);
+        publisher.publish(MINE, "after").await;
+        let between = moved.before("after").await;
+        assert!(between.iter().all(is_state), "of a life that is over: {between:?}");
     }
 
     async fn a_purge_between_two_cuts_is_declared(version: Version) {

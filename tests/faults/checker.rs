@@ -45,6 +45,8 @@ pub struct Report {
     pub false_gaps: usize,
     /// Everything else: protocol, liveness, leaks, panics.
     pub other: usize,
+    /// How often a sidecar's feed or replay broke off: shows that the fault was felt.
+    pub interruptions: usize,
     /// Worst time from the end of the fault to the first event after it.
     pub worst_heal: Option<Duration>,
     /// What went wrong, with the log around it; only the first few.
@@ -83,6 +85,7 @@ impl Report {
         self.foreign += other.foreign;
         self.false_gaps += other.false_gaps;
         self.other += other.other;
+        self.interruptions += other.interruptions;
         self.worst_heal = self.worst_heal.max(other.worst_heal);
     }
 }

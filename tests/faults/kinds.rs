@@ -14,7 +14,8 @@ mod stream;
 use std::future::Future;
 use std::pin::Pin;
 
-use super::world::{Accounts, Layout, PLAIN, Proxied, World};
+use super::layout::{Accounts, Layout, PLAIN, Proxied};
+use super::world::World;
 
 /// What a fault does, from its beginning to its end; it may say earlier that it is over ([`World::heal`]).
 pub type Act = for<'a> fn(&'a mut World) -> Pin<Box<dyn Future<Output = ()> + 'a>>;

@@ -11,6 +11,7 @@ mod checker;
 mod client;
 mod disk;
 mod kinds;
+mod layout;
 mod leaks;
 mod publisher;
 mod run;

@@ -81,6 +81,7 @@ async fn run_in_world(kind: &'static Kind, version: Version, seed: u64) -> Repor
     world.linger(500, 1500).await;
     let (truth, logs) = world.finish().await;
     let mut report = check(&truth, &logs, Allowed { reasons: kind.reasons, silence: kind.silent });
+    report.interruptions = world.interruptions();
     if !healed {
         report.complain("a client heard nothing for a minute after the fault".to_owned());
     }

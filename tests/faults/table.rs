@@ -29,17 +29,18 @@ impl Table {
     /// The table, in the order of the list of faults.
     pub fn markdown(&self, kinds: &[Kind]) -> String {
         let mut text = String::from(
-            "| fault | what happens | runs | events | gaps | lost | duplicated | out of order | foreign | false gaps | other | \
-             worst time to heal |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
+            "| fault | what happens | runs | interruptions | events | gaps | lost | duplicated | out of order | foreign | false gaps | other | \
+             worst time to heal |\n|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
         for kind in kinds {
             if let Some((runs, sum)) = self.rows.get(kind.name) {
                 let heal = sum.worst_heal.map_or("-".to_owned(), |heal| format!("{:.1} s", heal.as_secs_f64()));
                 let _ = writeln!(
                     text,
-                    "| `{}` | {} | {runs} | {} | {} | {} | {} | {} | {} | {} | {} | {heal} |",
+                    "| `{}` | {} | {runs} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {heal} |",
                     kind.name,
                     kind.what,
+                    sum.interruptions,
                     sum.events,
                     sum.gaps,
                     sum.lost,
@@ -50,7 +51,7 @@ impl Table {
                     sum.other,
                 );
             } else if let Some(why) = self.not_run.get(kind.name) {
-                let _ = writeln!(text, "| `{}` | {} | **not run: {why}** | | | | | | | | | |", kind.name, kind.what);
+                let _ = writeln!(text, "| `{}` | {} | **not run: {why}** | | | | | | | | | | |", kind.name, kind.what);
             }
         }
         text

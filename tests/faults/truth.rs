@@ -89,11 +89,11 @@ impl Truth {
         self.lives.last_mut().expect("there is always one")
     }
 
-    /// Another life begins, which holds what stood at or below `kept`. Only while nothing is being published.
-    pub fn next_life(&mut self, kept: u64) {
+    /// Another life has begun, which holds what stood at or below `kept`. Only while nothing is being published.
+    pub fn next_life(&mut self, began: Instant, kept: u64) {
         let before = &self.life().stored;
         let stored = before.range(..=kept).map(|(seq, nonce)| (*seq, *nonce)).collect();
-        self.lives.push(Life { began: Instant::now(), kept, stored });
+        self.lives.push(Life { began, kept, stored });
     }
 
     /// Takes in what the stream holds at the end.

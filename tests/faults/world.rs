@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::client::{Addresses, Client, Log, Manner};
 use super::disk::Disk;
+use super::layout::{Layout, PATIENCE, STREAM, configs, create_stream};
 use super::leaks::Baseline;
 use super::publisher::{Publisher, USERS};
 use super::support::nats::Setup;
@@ -18,55 +19,8 @@ use super::support::proxy::Proxy;
 use super::support::{App, Config, Nats, Version, eventually};
 use super::truth::Truth;
 
-/// The stream.
-pub const STREAM: &str = "EVENTS";
 /// Clients; the first users are read for by two of them.
 const CLIENTS: usize = 16;
-/// How long the slowest step of a healthy world may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Which sidecars reach NATS through a proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Proxied {
-    /// None.
-    None,
-    /// Both.
-    Both,
-    /// The first only: the other goes on undisturbed.
-    One,
-}
-
-/// How a world is laid out.
-#[derive(Debug, Clone, Copy)]
-pub struct Layout {
-    /// Who goes through a proxy.
-    pub proxied: Proxied,
-    /// More of the stream's configuration, as JSON.
-    pub stream: &'static str,
-    /// More of the sidecars' limits.
-    pub limits: &'static [(&'static str, &'static str)],
-    /// The store is a file system of so many MiB.
-    pub disk_mib: Option<u32>,
-    /// The server's configuration, the user who may do everything, and the one for the sidecars.
-    pub accounts: Option<Accounts>,
-    /// Messages per second.
-    pub rate: u32,
-}
-
-/// Users of a NATS server.
-#[derive(Debug, Clone, Copy)]
-pub struct Accounts {
-    /// The configuration file.
-    pub config: &'static str,
-    /// Name and password of the user who may do everything.
-    pub admin: [&'static str; 2],
-    /// Name and password of the sidecars' user.
-    pub sidecar: [&'static str; 2],
-}
-
-/// The usual one.
-pub const PLAIN: Layout =
-    Layout { proxied: Proxied::None, stream: "{}", limits: &[], disk_mib: None, accounts: None, rate: 500 };
 
 /// A run's world.
 pub struct World {
@@ -152,7 +106,12 @@ impl World {
 
     /// Another life of the stream begins, which holds the old one's messages up to `kept`. The publisher must be paused.
     pub fn next_life(&self, kept: u64) {
-        self.publisher.truth().next_life(kept);
+        self.next_life_since(Instant::now(), kept);
+    }
+
+    /// The same where only the server can say afterwards what it has kept.
+    pub fn next_life_since(&self, began: Instant, kept: u64) {
+        self.publisher.truth().next_life(began, kept);
     }
 
     /// A JetStream request that must succeed.
@@ -207,6 +166,16 @@ impl World {
         kill_process(pid, signal).expect("our own child can be signalled");
     }
 
+    /// How often the feeds and replays of the sidecars that run have broken off.
+    pub fn interruptions(&self) -> usize {
+        let lines = self.apps.iter().flatten().flat_map(App::log_json);
+        let broken = |line: &Value| {
+            ["Feed interrupted", "Feed not open", "Replay interrupted"]
+                .contains(&line["message"].as_str().unwrap_or_default())
+        };
+        lines.filter(broken).count()
+    }
+
     /// A sidecar that has ended is replaced by a new one.
     pub async fn replace(&mut self, sidecar: usize) {
         self.apps[sidecar] = None;
@@ -255,53 +224,4 @@ impl World {
         }
         (truth, logs)
     }
-}
-
-async fn configs(nats: &Nats, layout: Layout, random: &mut fastrand::Rng, proxies: &mut Vec<Proxy>) -> Vec<Config> {
-    let mut configs = Vec::new();
-    for sidecar in 0..2 {
-        let proxied = layout.proxied == Proxied::Both || (layout.proxied == Proxied::One && sidecar == 0);
-        let url = if proxied {
-            let proxy = Proxy::to(nats.address()).await;
-            let url = format!("nats://{}", proxy.address);
-            proxies.push(proxy);
-            url
-        } else {
-            nats.url()
-        };
-        // Small histories make replays read from the stream, small queues make clients catch up in pieces.
-        let history = ["64KiB", "1MiB", "64MiB"][random.usize(..3)];
-        let queue = ["\"8KiB\"", "\"128KiB\""][random.usize(..2)];
-        let mut config = Config::at(&url).limit("queue_bytes", queue).heartbeat("2s");
-        for (key, value) in layout.limits {
-            config = config.limit(key, value);
-        }
-        if let Some(accounts) = layout.accounts {
-            let [user, password] = accounts.sidecar;
-            let file = nats.store().with_file_name("sidecar-password");
-            std::fs::write(&file, password).expect("the password is written");
-            config.nats_more = format!("user = {user:?}\npassword_file = {file:?}\n");
-        }
-        println!("    sidecar {sidecar}: history {history}, queue {queue}");
-        configs.push(config.tables(&format!("\n[history]\nbytes = {history:?}\n")));
-    }
-    configs
-}
-
-async fn create_stream(jetstream: &jetstream::Context, more: &str) {
-    let mut config = serde_json::json!({
-        "name": STREAM, "subjects": ["events.>"], "retention": "limits", "storage": "file", "num_replicas": 1,
-        "allow_direct": true,
-    });
-    let more: Value = serde_json::from_str(more).expect("JSON");
-    for (key, value) in more.as_object().expect("an object") {
-        config[key] = value.clone();
-    }
-    eventually("the stream is created", PATIENCE, async || {
-        let client = jetstream.client();
-        let answer = client.request(format!("$JS.API.STREAM.CREATE.{STREAM}"), config.to_string().into());
-        let answer: Value = serde_json::from_slice(&answer.await.ok()?.payload).ok()?;
-        answer["error"].is_null().then_some(())
-    })
-    .await;
 }

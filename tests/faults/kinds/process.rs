@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
+use super::super::client::{Item, Log};
+use super::super::support::eventually;
 use super::super::world::World;
 
 pub async fn kill(world: &mut World) {
@@ -57,6 +59,13 @@ authorization { users = [
 
 pub async fn revoked(world: &mut World) {
     world.nats.reconfigure(REVOKED).await;
-    world.linger(2000, 8000).await;
+    let told = |log: &Log| {
+        log.items.iter().any(|(_, item)| matches!(item, Item::Own { what, .. } if what.contains("degraded")))
+    };
+    eventually("a client is told that NATS is lost", Duration::from_secs(15), async || {
+        world.clients.iter().any(|client| client.look(told)).then_some(())
+    })
+    .await;
+    world.linger(1000, 5000).await;
     world.nats.reconfigure(PERMITTED).await;
 }

@@ -2,10 +2,11 @@
 
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::super::layout::STREAM;
 use super::super::support::eventually;
-use super::super::world::{STREAM, World};
+use super::super::world::World;
 
 /// Restores an older copy of the store: sequences are given out again, under the same creation time.
 pub async fn rollback(world: &mut World) {
@@ -42,11 +43,12 @@ pub async fn bit_flip(world: &mut World) {
     let at = world.random.u64(..length);
     flip(block, at, 1 << world.random.u8(..8));
     println!("    bit flipped at {at} of {length} in {}", block.display());
+    let began = Instant::now();
     world.nats.restart().await;
     let (first, last) = world.bounds().await;
     println!("    the stream had 1..={before}, and has {first}..={last}");
     if last < before {
-        world.next_life(last);
+        world.next_life_since(began, last);
     }
     world.publisher.go_on();
 }
@@ -94,11 +96,12 @@ pub async fn disk_full(world: &mut World) {
     println!("    the disk was full at {STREAM} {last}");
     // NATS does not try again by itself once a write has failed.
     world.publisher.pause().await;
+    let began = Instant::now();
     world.nats.restart().await;
     let (_, now) = world.bounds().await;
     if now < last {
         println!("    and came back at {now}");
-        world.next_life(now);
+        world.next_life_since(began, now);
     }
     world.publisher.go_on();
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use super::super::layout::STREAM;
 use super::super::publisher::subject_of;
 use super::super::support::eventually;
-use super::super::world::{STREAM, World};
+use super::super::world::World;
 use super::clients::{back, leave};
 
 pub async fn consumers_deleted(world: &mut World) {
