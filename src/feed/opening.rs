@@ -127,7 +127,7 @@ impl Opening {
         match start::decide(Some(known), seen) {
             start @ Start::RolledBack => {
                 let base = match known.time {
-                    0 => Position { seq: known.head.seq.min(info.state.last_seq), time: 0 },
+                    0 => self.position(control, known.head.seq.min(info.state.last_seq)).await?,
                     time => self.last_until(control, info, time).await?,
                 };
                 return Ok(Plan::new(start, base));
@@ -179,6 +179,11 @@ impl Opening {
         let room = u64::try_from(self.history_bytes).unwrap_or(u64::MAX) / each;
         let oldest = state.first_seq.saturating_sub(1).min(state.last_seq);
         let seq = state.last_seq.saturating_sub(room).max(oldest);
+        self.position(control, seq).await
+    }
+
+    /// A sequence with the time of the message there, if there is one.
+    async fn position(&self, control: &Client, seq: u64) -> Result<Position, FeedError> {
         if seq == 0 {
             return Ok(Position::START);
         }

@@ -270,9 +270,7 @@ impl Sidecar {
         let known = self.ledger.known();
         let start = start::decide(known, seen(store, known.map(|known| known.head)));
         let base = match (start, known) {
-            (Start::RolledBack, Some(Known { head, time: 0, .. })) => {
-                Position { seq: head.seq.min(store.last()), time: 0 }
-            }
+            (Start::RolledBack, Some(Known { head, time: 0, .. })) => position(store, head.seq.min(store.last())),
             (Start::RolledBack, Some(known)) => {
                 let older = store.from(1).take_while(|message| message.at.time <= known.time).last();
                 older.map_or(Position { seq: store.first() - 1, time: 0 }, |message| message.at)
@@ -280,7 +278,7 @@ impl Sidecar {
             (Start::Continued, Some(known)) => known.head,
             _ => {
                 let seq = store.last().saturating_sub(30).max(store.first() - 1).min(store.last());
-                store.at(seq).map_or(Position { seq, time: 0 }, |message| message.at)
+                position(store, seq)
             }
         };
         Consumer::Planned { start, epoch, base }
@@ -366,6 +364,10 @@ impl Sidecar {
         self.readers[place].next = messages.last().map_or(next, |last| last.at.seq + 1);
         Some(Filled { events, end: None })
     }
+}
+
+fn position(store: &Store, seq: u64) -> Position {
+    store.at(seq).map_or(Position { seq, time: 0 }, |message| message.at)
 }
 
 fn seen(store: &Store, at: Option<Position>) -> Seen {
