@@ -1,8 +1,9 @@
 //! Older than memory: what clients missed is read from the stream once for all of them, never once per client.
 //!
 //! A [`Pass`] reads a range of the stream forwards into a small log of its own, from the oldest cursor that waits until it
-//! meets the stream's log. Clients take their pieces from it at their own pace; it reads on when the slowest of them has
-//! moved, and a client that holds everybody up waits for another pass. So memory is bounded by the passes, reads by the
+//! meets the stream's log. Clients take their pieces from it at their own pace; when it is full it lets go of the oldest and
+//! reads on as the slowest of them moves, and a client that holds everybody up waits for another pass. It stays a little
+//! longer than it is needed, because those who lost their connections together do not come back in the same instant. So memory is bounded by the passes, reads by the
 //! range, and exactness is the log's own. Reading NATS is [`super::pass`]'s business, sending pieces the stream's.
 
 use std::collections::{HashMap, HashSet};
@@ -24,9 +25,13 @@ use crate::route::Grant;
 /// Passes at the same time over one stream.
 const PASSES_MAX: usize = 2;
 /// What one pass holds before it waits for its clients, in bytes.
-const PASS_BYTES: usize = 8 * 1024 * 1024;
+const PASS_BYTES: usize = 24 * 1024 * 1024;
+/// What it keeps of what all of them have had: all but room to read on.
+const KEPT_BYTES: usize = PASS_BYTES - 2 * 1024 * 1024;
 /// A client that has not come for its next piece for this long does not hold a full pass up.
 const LAGGARD: Duration = Duration::from_secs(1);
+/// How long a pass that nobody takes from is kept for those who come next: a storm takes a second or two.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Bounds of replaying.
 #[derive(Debug, Clone, Copy)]
@@ -104,6 +109,8 @@ struct Pass {
     /// Its reader has ended before that: another pass is needed.
     broken: bool,
     members: HashMap<(usize, Ticket), Member>,
+    /// When somebody last needed it.
+    needed: Instant,
 }
 
 /// A client that takes its pieces from a pass.
@@ -179,16 +186,21 @@ impl Replay {
         let crowded = self.passes.len() >= PASSES_MAX && self.oldest_uncovered(log).is_some();
         for pass in &mut self.passes {
             pass.members.retain(|_, member| member.grant.strong_count() > 0);
+            pass.release();
             if crowded || pass.log.bytes() >= PASS_BYTES {
                 pass.members.retain(|key, member| member.since.elapsed() < LAGGARD || asking.contains(key));
+                pass.release();
             }
-            pass.release();
             // It has ended at the stream's end of then, and the stream's log has moved past that since.
             pass.broken |= pass.exhausted && pass.log.head().seq < log.base().seq;
         }
-        let waiting = &self.waiting;
-        let wanted = |pass: &Pass| !pass.members.is_empty() || waiting.iter().any(|m| pass.covers(m.from));
-        self.passes.retain(|pass| !pass.broken && wanted(pass));
+        let (waiting, now) = (&self.waiting, Instant::now());
+        self.passes.retain_mut(|pass| {
+            if !pass.members.is_empty() || waiting.iter().any(|m| pass.covers(m.from)) {
+                pass.needed = now;
+            }
+            !pass.broken && (pass.needed == now || !crowded && now < pass.needed + LINGER)
+        });
     }
 
     fn oldest_uncovered(&self, log: &Log) -> Option<u64> {
@@ -259,6 +271,7 @@ impl Replay {
             exhausted: false,
             broken: false,
             members: HashMap::new(),
+            needed: Instant::now(),
         });
     }
 }
@@ -367,11 +380,11 @@ impl Pass {
         self.members.entry((missing.shard, missing.ticket)).or_insert_with(new)
     }
 
-    /// Lets go of what everybody has had. The message at a client's own position is kept: it proves the cursors there.
+    /// Lets go of what everybody has had, where a full pass needs room to read on; before that it is there for those who come
+    /// later with as old a cursor. The message at a client's own position is kept: it proves the cursors there.
     fn release(&mut self) {
-        if let Some(slowest) = self.members.values().map(|member| member.at).min() {
-            self.log.release(slowest.saturating_sub(1));
-        }
+        let slowest = self.members.values().map(|member| member.at).min();
+        self.log.release(slowest.unwrap_or(0).saturating_sub(1), KEPT_BYTES);
     }
 }
 
