@@ -236,7 +236,7 @@ on_both_servers! {
                 let request = get("/events").user(&user).header("Last-Event-ID", &cursor);
                 let mut sse = Sse::open(Wire::tcp(&address).await, &request).await;
                 assert_eq!(sse.resume(), "exact");
-                let mine = |n: &usize| *n as u64 + 1 > after && (n % 10 == 0 || n % CLIENTS == index);
+                let mine = |n: &usize| *n as u64 + 1 > after && (n.is_multiple_of(10) || n % CLIENTS == index);
                 for number in (0..COUNT).filter(mine) {
                     let event = sse.event_within(LONG).await;
                     assert_eq!(event.data.split(' ').next().and_then(|n| n.parse().ok()), Some(number), "{user}");
