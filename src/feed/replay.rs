@@ -218,13 +218,19 @@ impl Replay {
             self.leave(missing.shard, missing.ticket);
             return actions.push(Action::Join(missing));
         }
-        let members: usize = self.passes.iter().map(|pass| pass.members.len()).sum();
-        let Some(pass) = self.passes.iter_mut().find(|pass| pass.covers(missing.from)) else {
+        let key = (missing.shard, missing.ticket);
+        let Some(place) = self.passes.iter().position(|pass| pass.covers(missing.from)) else {
             return self.waiting.push(missing);
         };
-        if members >= self.bounds.clients && !pass.members.contains_key(&(missing.shard, missing.ticket)) {
+        let members: usize = self.passes.iter().map(|pass| pass.members.len()).sum();
+        if members >= self.bounds.clients && !self.passes.iter().any(|pass| pass.members.contains_key(&key)) {
             return self.waiting.push(missing);
         }
+        // In one pass at a time: in another it would hold everybody up for ever, because it keeps asking.
+        for other in self.passes.iter_mut().enumerate().filter_map(|(at, pass)| (at != place).then_some(pass)) {
+            other.members.remove(&key);
+        }
+        let pass = &mut self.passes[place];
         match pass.serve(&missing, self.bounds, log.base().seq) {
             Serve::Wait(at) => {
                 if let MissingFrom::After(after) = &mut missing.from {
