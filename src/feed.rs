@@ -22,6 +22,7 @@ mod start;
 mod stream;
 pub mod version;
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -36,7 +37,7 @@ use crate::route::Route;
 use crate::telemetry::metrics::FeedMetrics;
 
 /// What one pass over the past of a stream holds, in bytes; at most two passes run over a stream.
-const PASS_BYTES: usize = 8 * 1024 * 1024;
+const PASS_BYTES: usize = 24 * 1024 * 1024;
 
 /// The ways to all feeds, for shards and admin.
 #[derive(Debug, Clone)]
@@ -106,6 +107,7 @@ pub async fn start(
             history: history.clone(),
             control: control.clone(),
             encoder: encoder.clone(),
+            known: Rc::default(),
         };
         let index = u8::try_from(index).expect("the configuration allows at most 255 streams");
         let bounds = ledger::Bounds {

@@ -150,9 +150,10 @@ impl Log {
         self.pinned = bytes;
     }
 
-    /// Lets go of everything up to a sequence.
-    pub fn release(&mut self, upto: u64) {
-        while self.entries.front().is_some_and(|oldest| oldest.at.seq <= upto) && self.drop_oldest() {}
+    /// Lets go of the oldest, none of them above a sequence, until no more bytes than these are held.
+    pub fn release(&mut self, upto: u64, bytes: usize) {
+        let may_go = |oldest: &Arc<Event>| oldest.at.seq <= upto;
+        while self.bytes > bytes && self.entries.front().is_some_and(may_go) && self.drop_oldest() {}
     }
 
     fn drop_oldest(&mut self) -> bool {

@@ -17,7 +17,7 @@ pub(super) use self::replay::{Bounds, Filled, PassId};
 use self::replay::{Missing, MissingFrom, Replay};
 use super::encode::Encoder;
 use super::start::{Begun, Known, Start};
-use crate::cursor::{Cursor, LastEventId, Position};
+use crate::cursor::{Cursor, Epoch, LastEventId, Position};
 use crate::event::{Event, Frames};
 use crate::frame::Frame;
 use crate::frame::notice::{self, Gap, GapReason};
@@ -72,8 +72,8 @@ pub(super) enum Output {
     Read {
         /// For whom, in [`Ledger::filled`].
         pass: PassId,
-        /// While this is what the stream is.
-        known: Known,
+        /// In this life of the stream.
+        epoch: Epoch,
         /// The first sequence.
         from: u64,
     },
@@ -157,6 +157,7 @@ impl Ledger {
     /// `stepped_over` stands at the consumer's base: it was read by itself.
     pub(super) fn begin(&mut self, begun: &Begun, stepped_over: Option<Arc<Event>>) {
         self.removed = begun.removed;
+        self.replay.end_passes();
         match begun.start {
             Start::Continued => {}
             Start::First => self.begin_log(begun, false),

@@ -3,6 +3,8 @@
 //! A task of its own on the history connection, so that a message which ends that connection disturbs neither the live
 //! feed nor requests. It stops when nobody takes what it reads.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use super::encode::{Encoder, NAME_HEADER};
 use super::ledger::Filled;
 use super::look;
 use super::start::{self, Known, Start};
-use crate::cursor::{Cursor, Position};
+use crate::cursor::{Cursor, Epoch, Position};
 use crate::event::Event;
 use crate::frame;
 
@@ -43,6 +45,8 @@ pub(super) struct Reader {
     /// The connection for requests.
     pub(super) control: Kept,
     pub(super) encoder: Encoder,
+    /// What is held of the stream now.
+    pub(super) known: Rc<Cell<Option<Known>>>,
 }
 
 /// Why a pass stops early.
@@ -68,10 +72,10 @@ impl From<api::ApiError> for Stop {
 
 impl Reader {
     /// Begins to read at a sequence.
-    pub(super) fn start(&self, known: Known, from: u64) -> mpsc::Receiver<Filled> {
+    pub(super) fn start(&self, epoch: Epoch, from: u64) -> mpsc::Receiver<Filled> {
         // One pull ahead of whoever takes them.
         let (sender, filled) = mpsc::channel(1);
-        let pass = Pass { reader: self.clone(), known, next: from, pull: PULL_MESSAGES, careful_until: 0, sender };
+        let pass = Pass { reader: self.clone(), epoch, next: from, pull: PULL_MESSAGES, careful_until: 0, sender };
         tokio::task::spawn_local(pass.run());
         filled
     }
@@ -79,8 +83,7 @@ impl Reader {
 
 struct Pass {
     reader: Reader,
-    /// What the stream was when the pass began.
-    known: Known,
+    epoch: Epoch,
     next: u64,
     /// How much is pulled at a time.
     pull: usize,
@@ -123,8 +126,10 @@ impl Pass {
     async fn read(&mut self) -> Result<(), Stop> {
         let control = self.reader.control.connected().await.client;
         let info = api::stream_info(&control, &self.reader.stream).await?;
-        let seen = look::compare(&control, &self.reader.stream, &info, self.known.head).await?;
-        if start::decide(Some(self.known), seen) != Start::Continued {
+        // With what is held now, not when the pass began: up to there what it reads must be of the same life.
+        let known = self.reader.known.get().filter(|known| known.epoch == self.epoch).ok_or(Stop::OtherStream)?;
+        let seen = look::compare(&control, &self.reader.stream, &info, known.head).await?;
+        if start::decide(Some(known), seen) != Start::Continued {
             return Err(Stop::OtherStream);
         }
         let mut history = self.reader.history.connected().await;
@@ -227,7 +232,7 @@ impl Pass {
     fn event(&self, message: &Message, at: Position) -> Arc<Event> {
         let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
         let message = frame::Message { subject: &message.subject, name, payload: &message.payload, time: at.time };
-        Arc::new(self.reader.encoder.event(message, Some(Cursor { epoch: self.known.epoch, at })))
+        Arc::new(self.reader.encoder.event(message, Some(Cursor { epoch: self.epoch, at })))
     }
 
     /// Reads the next message in a way that cannot fail.
@@ -242,7 +247,7 @@ impl Pass {
     }
 
     fn stored(&self, message: &StoredMessage) -> Arc<Event> {
-        Arc::new(self.reader.encoder.stored(message, Cursor { epoch: self.known.epoch, at: message.at() }))
+        Arc::new(self.reader.encoder.stored(message, Cursor { epoch: self.epoch, at: message.at() }))
     }
 }
 

@@ -342,8 +342,8 @@ impl State {
         loop {
             while let Some(output) = self.feed.ledger.output() {
                 match output {
-                    Output::Read { pass, known, from } => {
-                        self.asides.passes.push((pass, self.feed.reader.start(known, from)));
+                    Output::Read { pass, epoch, from } => {
+                        self.asides.passes.push((pass, self.feed.reader.start(epoch, from)));
                     }
                     Output::Look(known) => {
                         let control = self.feed.opening.control.clone();
@@ -357,6 +357,7 @@ impl State {
                 break;
             }
         }
+        self.feed.reader.known.set(self.feed.ledger.known());
         // A reader ends when its pass does.
         self.asides.passes.retain(|(pass, _)| self.feed.ledger.has_pass(*pass));
     }

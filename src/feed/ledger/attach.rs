@@ -196,8 +196,8 @@ impl Ledger {
                 Action::Join(missing) => self.join(missing, now),
                 Action::Verdict(missing, verdict) => self.open_client(&Waiting::new(missing, now), verdict),
                 Action::Read { pass, from } => {
-                    let Some(known) = self.known() else { return };
-                    self.outputs.push_back(Output::Read { pass, known, from });
+                    let Some(log) = &self.log else { return };
+                    self.outputs.push_back(Output::Read { pass, epoch: log.epoch(), from });
                 }
             }
         }

@@ -1,8 +1,9 @@
 //! Older than memory: what clients missed is read from the stream once for all of them, never once per client.
 //!
 //! A [`Pass`] reads a range of the stream forwards into a small log of its own, from the oldest cursor that waits until it
-//! meets the stream's log. Clients take their pieces from it at their own pace; it reads on when the slowest of them has
-//! moved, and a client that holds everybody up waits for another pass. So memory is bounded by the passes, reads by the
+//! meets the stream's log. Clients take their pieces from it at their own pace; when it is full it lets go of the oldest and
+//! reads on as the slowest of them moves, and a client that holds everybody up waits for another pass. It stays a little
+//! longer than it is needed, because those who lost their connections together do not come back in the same instant. So memory is bounded by the passes, reads by the
 //! range, and exactness is the log's own. Reading NATS is [`crate::feed::pass`]'s business, sending pieces the ledger's.
 
 use std::collections::{HashMap, HashSet};
@@ -22,6 +23,8 @@ use crate::route::Grant;
 const PASSES_MAX: usize = 2;
 /// A client that has not come for its next piece for this long does not hold a full pass up.
 const LAGGARD: Duration = Duration::from_secs(1);
+/// How long a pass that nobody takes from is kept for those who come next: a storm takes a second or two.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// Bounds of replaying.
 #[derive(Debug, Clone, Copy)]
@@ -57,11 +60,6 @@ pub(super) enum MissingFrom {
 impl Missing {
     fn key(&self) -> (usize, Ticket) {
         (self.shard, self.ticket)
-    }
-
-    /// A pass has brought it further than the live feed is: it waits until the log has caught up.
-    fn is_ahead(&self, log: &Log) -> bool {
-        matches!(self.from, MissingFrom::After(after) if after > log.head().seq)
     }
 }
 
@@ -122,6 +120,8 @@ struct Pass {
     exhausted: bool,
     /// Its reader has ended before that: another pass is needed.
     broken: bool,
+    /// When somebody last needed it.
+    needed: Instant,
 }
 
 /// A client that is given pieces.
@@ -150,14 +150,20 @@ impl Replay {
     /// How much more the stream's log is to hold meanwhile, in bytes: clients that come to the end of a pass shall find what
     /// follows there.
     pub(super) fn pins(&self) -> usize {
-        if self.passes.is_empty() { 0 } else { self.bounds.pass_bytes }
+        if self.passes.is_empty() { 0 } else { self.bounds.pass_bytes / 4 }
     }
 
-    /// Forgets all passes, when another log has begun. Gives the clients that waited.
-    pub(super) fn clear(&mut self) -> Vec<Missing> {
+    /// Ends all passes, when another consumer is read: what they have read beside the one before is proven by nothing.
+    pub(super) fn end_passes(&mut self) {
         self.passes.clear();
-        self.members.clear();
+        self.members.values_mut().for_each(|member| member.pass = None);
         self.served = 0;
+    }
+
+    /// Forgets all passes and clients, when another log has begun. Gives the clients that waited.
+    pub(super) fn clear(&mut self) -> Vec<Missing> {
+        self.end_passes();
+        self.members.clear();
         std::mem::take(&mut self.waiting)
     }
 
@@ -206,7 +212,7 @@ impl Replay {
         }
         self.tidy(log, now);
         if settled {
-            actions.extend(self.begin_pass(log));
+            actions.extend(self.begin_pass(log, now));
         }
         actions
     }
@@ -228,13 +234,11 @@ impl Replay {
                     slowest = Some(slowest.map_or(member.at, |at: u64| at.min(member.at)));
                 }
             }
-            if let Some(slowest) = slowest {
-                // What everybody has had is let go of. The message at a client's own position is kept: it proves the
-                // cursors there.
-                pass.log.release(slowest.saturating_sub(1));
+            pass.release(slowest.unwrap_or(0));
+            if slowest.is_some() || self.waiting.iter().any(|missing| pass.covers(missing.from)) {
+                pass.needed = now;
             }
-            let wanted = slowest.is_some() || self.waiting.iter().any(|missing| pass.covers(missing.from));
-            pass.broken |= !wanted;
+            pass.broken |= pass.needed != now && (crowded || now >= pass.needed + LINGER);
         }
         self.passes.retain(|pass| !pass.broken);
     }
@@ -247,9 +251,6 @@ impl Replay {
 
     fn serve(&mut self, mut missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
         let seq = missing.from.seq();
-        if missing.is_ahead(log) {
-            return self.waiting.push(missing);
-        }
         if seq >= log.base().seq {
             self.leave(missing.shard, missing.ticket);
             return actions.push(Action::Join(missing));
@@ -264,8 +265,7 @@ impl Replay {
                 if let MissingFrom::After(after) = &mut missing.from {
                     *after = at;
                 }
-                let joins = at >= log.base().seq && matches!(missing.from, MissingFrom::After(_));
-                if joins && !missing.is_ahead(log) {
+                if at >= log.base().seq && matches!(missing.from, MissingFrom::After(_)) {
                     self.leave(missing.shard, missing.ticket);
                     return actions.push(Action::Join(missing));
                 }
@@ -302,7 +302,7 @@ impl Replay {
         self.served -= usize::from(member.is_some_and(|member| member.pass.is_some()));
     }
 
-    fn begin_pass(&mut self, log: &Log) -> Option<Action> {
+    fn begin_pass(&mut self, log: &Log, now: Instant) -> Option<Action> {
         if self.passes.len() >= PASSES_MAX {
             return None;
         }
@@ -315,7 +315,7 @@ impl Replay {
         self.begun += 1;
         let bytes_max = self.bounds.pass_bytes;
         let log = Log::new(log.epoch(), base, usize::MAX);
-        self.passes.push(Pass { id, log, bytes_max, exhausted: false, broken: false });
+        self.passes.push(Pass { id, log, bytes_max, exhausted: false, broken: false, needed: now });
         Some(Action::Read { pass: id, from })
     }
 }
@@ -349,6 +349,12 @@ impl Pass {
         }
     }
 
+    /// Lets go of what everybody has had, where a full pass needs room to read on: a twelfth. Before that it is there for those
+    /// who come later with as old a cursor. The message at a client's own position is kept: it proves the cursors there.
+    fn release(&mut self, slowest: u64) {
+        self.log.release(slowest.saturating_sub(1), self.bytes_max - self.bytes_max / 12);
+    }
+
     fn is_full(&self) -> bool {
         self.log.bytes() >= self.bytes_max
     }
@@ -358,9 +364,16 @@ impl Pass {
         !self.exhausted && !self.broken && self.log.head().seq < log.base().seq && !self.is_full()
     }
 
+    /// Nothing above the head of the stream's log is taken: only up to there the consumer proves that the stream has not
+    /// become another one meanwhile.
     fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
+        let head = log.head().seq;
         for event in filled.events {
-            self.declare_removed(event.at.seq - 1, &hole);
+            self.declare_removed((event.at.seq - 1).min(head), &hole);
+            if event.at.seq > head {
+                self.exhausted = true;
+                return;
+            }
             self.log.append(event);
         }
         if let Some(last) = filled.end {

@@ -72,7 +72,6 @@ impl std::fmt::Debug for Sidecar {
 #[derive(Debug)]
 struct Reader {
     pass: PassId,
-    known: Known,
     next: u64,
     incarnation: Option<u32>,
     /// Read, but not handed over; `None` in it is the end of the reader.
@@ -199,8 +198,8 @@ impl Sidecar {
     fn carry_out(&mut self, now: Instant) {
         loop {
             while let Some(output) = self.ledger.output() {
-                if let Output::Read { pass, known, from } = output {
-                    self.readers.push(Reader { pass, known, next: from, incarnation: None, ready: None });
+                if let Output::Read { pass, from, .. } = output {
+                    self.readers.push(Reader { pass, next: from, incarnation: None, ready: None });
                     self.passes_begun += 1;
                     continue;
                 }
@@ -347,9 +346,9 @@ impl Sidecar {
     fn pull(&mut self, place: usize, store: &Store, random: &mut Random) -> Option<Filled> {
         let reader = &self.readers[place];
         if reader.incarnation != Some(store.incarnation) {
-            if random.chance(10)
-                || start::decide(Some(reader.known), seen(store, Some(reader.known.head))) != Start::Continued
-            {
+            let known = self.ledger.known();
+            let is_ours = start::decide(known, seen(store, known.map(|known| known.head))) == Start::Continued;
+            if !is_ours || random.chance(10) {
                 return None;
             }
             self.readers[place].incarnation = Some(store.incarnation);
