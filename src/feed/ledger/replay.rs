@@ -244,9 +244,8 @@ impl Replay {
     }
 
     fn oldest_uncovered(&self, log: &Log) -> Option<u64> {
-        let covered = |from: MissingFrom| self.passes.iter().any(|pass| pass.covers(from));
-        let old = self.waiting.iter().map(|m| m.from).filter(|from| from.seq() < log.base().seq);
-        old.filter(|from| !covered(*from)).map(MissingFrom::seq).min()
+        let old = self.waiting.iter().filter(|missing| missing.from.seq() < log.base().seq);
+        old.filter(|missing| self.pass_for(missing).is_none()).map(|missing| missing.from.seq()).min()
     }
 
     fn serve(&mut self, mut missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
@@ -283,17 +282,22 @@ impl Replay {
         }
     }
 
-    /// The pass that has what a client wants: the one it takes its pieces from already, if that has it. None also when as
-    /// many as may are being served.
+    fn own_pass(&self, missing: &Missing) -> Option<PassId> {
+        self.members.get(&missing.key()).and_then(|member| member.pass)
+    }
+
+    /// The pass that has what a client wants, or will: the one it takes its pieces from already, if that is so.
+    fn pass_for(&self, missing: &Missing) -> Option<usize> {
+        let own = self.own_pass(missing);
+        let goes_on = |pass: &Pass| Some(pass.id) == own && pass.reaches(missing.from);
+        let place = self.passes.iter().position(goes_on);
+        place.or_else(|| self.passes.iter().position(|pass| pass.covers(missing.from)))
+    }
+
+    /// The same; none also when as many as may are being served.
     fn place_for(&self, missing: &Missing) -> Option<usize> {
-        let own = self.members.get(&missing.key()).and_then(|member| member.pass);
-        if own.is_none() && self.served >= self.bounds.clients {
-            return None;
-        }
-        let mut places = (0..self.passes.len()).filter(|place| self.passes[*place].covers(missing.from));
-        let first = places.next()?;
-        let is_own = |place: &usize| Some(self.passes[*place].id) == own;
-        Some(places.find(is_own).unwrap_or(first))
+        let full = self.served >= self.bounds.clients && self.own_pass(missing).is_none();
+        if full { None } else { self.pass_for(missing) }
     }
 
     /// A client takes no more pieces from a pass.
@@ -335,14 +339,16 @@ enum Serve {
 }
 
 impl Pass {
-    /// Whether everything that is wanted lies in what this pass holds or will read; for a cursor, its own message too,
-    /// which proves it. Sequence 0 is before every message and needs no proof. A full pass covers only what it holds: it
-    /// cannot be said when it will read on.
+    /// Whether it has what is wanted or will read it soon. A full pass has only what it holds: when it reads on is up to its
+    /// own clients.
     fn covers(&self, from: MissingFrom) -> bool {
+        self.reaches(from) && (from.seq() < self.log.head().seq || !self.is_full())
+    }
+
+    /// Whether everything that is wanted lies in what this pass holds or may still read; for a cursor, its own message too,
+    /// which proves it. Sequence 0 is before every message and needs no proof.
+    fn reaches(&self, from: MissingFrom) -> bool {
         let (base, seq) = (self.log.base(), from.seq());
-        if seq >= self.log.head().seq && self.is_full() {
-            return false;
-        }
         match from {
             MissingFrom::Cursor(_) => seq > base.seq || (seq == base.seq && (seq == 0 || base.time != 0)),
             MissingFrom::After(_) => seq >= base.seq,
