@@ -41,6 +41,8 @@ pub struct Layout {
     pub accounts: Option<Accounts>,
     /// Messages per second.
     pub rate: u32,
+    /// How large the sidecars' histories may be; small ones make replays read from the stream.
+    pub histories: &'static [&'static str],
 }
 
 /// Users of a NATS server.
@@ -55,8 +57,15 @@ pub struct Accounts {
 }
 
 /// The usual one.
-pub const PLAIN: Layout =
-    Layout { proxied: Proxied::None, stream: "{}", limits: &[], disk_mib: None, accounts: None, rate: 500 };
+pub const PLAIN: Layout = Layout {
+    proxied: Proxied::None,
+    stream: "{}",
+    limits: &[],
+    disk_mib: None,
+    accounts: None,
+    rate: 500,
+    histories: &["64KiB", "1MiB", "64MiB"],
+};
 
 /// The configurations of the two sidecars, and the proxies they need.
 pub async fn configs(nats: &Nats, layout: Layout, random: &mut fastrand::Rng, proxies: &mut Vec<Proxy>) -> Vec<Config> {
@@ -71,8 +80,8 @@ pub async fn configs(nats: &Nats, layout: Layout, random: &mut fastrand::Rng, pr
         } else {
             nats.url()
         };
-        // Small histories make replays read from the stream, small queues make clients catch up in pieces.
-        let history = ["64KiB", "1MiB", "64MiB"][random.usize(..3)];
+        let history = layout.histories[random.usize(..layout.histories.len())];
+        // A small queue makes clients catch up in pieces.
         let queue = ["\"8KiB\"", "\"128KiB\""][random.usize(..2)];
         let mut config = Config::at(&url).limit("queue_bytes", queue).heartbeat("2s");
         for (key, value) in layout.limits {
