@@ -120,6 +120,8 @@ pub(super) struct Ledger {
     looking: Option<u32>,
     /// Clients that are served with what the log does not hold.
     replay: Replay,
+    /// Passes counted in the metrics.
+    passes: usize,
     outputs: VecDeque<Output>,
 }
 
@@ -139,12 +141,14 @@ impl Ledger {
             doubtful: Vec::new(),
             settling: Vec::new(),
             looking: None,
+            passes: 0,
             outputs: VecDeque::new(),
         }
     }
 
     /// The next thing to do. To be taken until there is none after everything that is handed in.
     pub(super) fn output(&mut self) -> Option<Output> {
+        self.count_passes();
         self.outputs.pop_front()
     }
 
@@ -292,6 +296,17 @@ impl Ledger {
     pub(super) fn filled(&mut self, pass: PassId, filled: Option<Filled>) {
         let Some(log) = &self.log else { return };
         self.replay.filled(pass, filled, log, &self.settings.encoder, self.removed);
+    }
+
+    /// Other streams count in the same metric.
+    fn count_passes(&mut self) {
+        let now = self.replay.passes();
+        if now != self.passes {
+            let metric = &self.settings.encoder.metrics.passes;
+            metric.add(now.saturating_sub(self.passes) as u64);
+            metric.sub(self.passes.saturating_sub(now) as u64);
+            self.passes = now;
+        }
     }
 
     fn name(&self) -> Option<&str> {

@@ -203,7 +203,14 @@ impl Opening {
         let client = &feed.client;
         let inbox = client.new_inbox();
         let messages = client.subscribe(inbox.clone()).await.map_err(|e| FeedError::Client(e.to_string()))?;
-        let consumer = api::consumer_create(client, &self.stream, &inbox, plan.base.seq + 1).await?;
+        // Its first message may end the connection, or the client, before the answer comes.
+        let mut link = feed.link.clone();
+        let consumer = tokio::select! {
+            created = api::consumer_create(client, &self.stream, &inbox, plan.base.seq + 1) => created?,
+            lost = link.wait_for(|link| link.losses != losses) => {
+                return Err(if lost.is_ok() { FeedError::Disconnected } else { FeedError::Died });
+            }
+        };
         let base = start::clamped(plan.base, consumer.delivered.stream_seq)
             .ok_or(FeedError::Order("the consumer starts before the place that was asked for"))?;
         // A current server lets a consumer wait beyond the end of a stream that has become another one meanwhile.

@@ -419,15 +419,9 @@ impl State {
     fn suspect(&mut self, error: &FeedError, lasted: Duration) {
         let Some(Position { seq: head, .. }) = self.head() else { return };
         let before = if self.losses.0 == head && lasted < SHORT_SESSION { self.losses.1 } else { 0 };
-        let link_lost = || !self.feed.opening.feed.current().link.borrow().connected;
         self.losses = match error {
             FeedError::Died => (head, LOSSES_AT_POISON),
             FeedError::Disconnected => (head, (before + 1).min(LOSSES_AT_POISON)),
-            // The message may come before the consumer's creation has been answered.
-            FeedError::Api(api::ApiError::Unanswered(_)) if !self.feed.opening.feed.current().is_alive() => {
-                (head, LOSSES_AT_POISON)
-            }
-            FeedError::Api(api::ApiError::Unanswered(_)) if link_lost() => (head, (before + 1).min(LOSSES_AT_POISON)),
             _ => return,
         };
     }

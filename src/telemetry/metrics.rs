@@ -47,6 +47,8 @@ pub struct FeedMetrics {
     pub live_events: Number,
     /// Events of the past served to clients.
     pub replayed: Number,
+    /// Passes over the past of streams.
+    pub passes: Number,
     /// Core subscriptions held.
     pub live_subscriptions: Number,
     /// 1 where the NATS server has known security faults.
@@ -311,6 +313,9 @@ impl Metrics {
         counter("replayed_events_total", help, &[], feed.replayed.get());
         let help = "Whether the NATS server has known security faults";
         gauge("nats_server_outdated", help, &[], feed.server_outdated.get() as f64);
+        let help =
+            "Passes over the past of streams: reads that clients share who resume from beyond the history in memory";
+        gauge("replay_passes", help, &[], feed.passes.get() as f64);
         gauge("nats_subscriptions", "Core NATS subscriptions held", &[], feed.live_subscriptions.get() as f64);
         let help = "Event names that publishers chose and may not use";
         counter("event_names_replaced_total", help, &[], feed.names_replaced.get());

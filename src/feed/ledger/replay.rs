@@ -147,6 +147,11 @@ impl Replay {
         self.waiting.push(missing);
     }
 
+    /// How many there are.
+    pub(super) fn passes(&self) -> usize {
+        self.passes.len()
+    }
+
     /// How much more the stream's log is to hold meanwhile, in bytes: clients that come to the end of a pass shall find what
     /// follows there.
     pub(super) fn pins(&self) -> usize {
