@@ -292,10 +292,13 @@ impl Ledger {
         self.log.as_ref().is_some_and(|log| self.replay.takes(pass, log))
     }
 
-    /// A pass has been read further; with `None`, its reader has given up.
-    pub(super) fn filled(&mut self, pass: PassId, filled: Option<Filled>) {
+    /// A pass has been read further; with `None`, its reader has given up. `settled`: no request is at hand.
+    pub(super) fn filled(&mut self, pass: PassId, filled: Option<Filled>, now: Instant, settled: bool) {
         let Some(log) = &self.log else { return };
         self.replay.filled(pass, filled, log, &self.settings.encoder, self.removed);
+        if self.replay.is_worth_a_step() {
+            self.step_replay(now, settled);
+        }
     }
 
     /// Other streams count in the same metric.

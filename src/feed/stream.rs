@@ -373,8 +373,7 @@ impl State {
         let (now, settled) = (std::time::Instant::now(), self.feed.requests.is_empty());
         let is_ours = match aside {
             Aside::Filled(pass, filled) => {
-                self.feed.ledger.filled(pass, filled);
-                self.feed.ledger.step_replay(now, settled);
+                self.feed.ledger.filled(pass, filled, now, settled);
                 true
             }
             Aside::Looked(looked) => {

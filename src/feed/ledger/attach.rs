@@ -56,7 +56,7 @@ impl Ledger {
             return self.early.push_back(request);
         }
         self.serve(request, now);
-        if settled {
+        if settled && self.replay.is_worth_a_step() {
             self.step_replay(now, settled);
         }
     }
@@ -70,7 +70,7 @@ impl Ledger {
         if let Some(client) = self.settling.pop() {
             // Only this list still holds the grant of a client that has gone.
             if Arc::strong_count(&client.grant) > 1 {
-                self.attach(client);
+                self.attach(client, now);
             }
         } else if let Some(request) = self.early.pop_front() {
             self.serve(request, now);
@@ -86,7 +86,7 @@ impl Ledger {
     /// There are new events, or another log: who waited for them takes turns.
     pub(in crate::feed) fn advanced(&mut self, now: Instant, settled: bool) {
         self.settle();
-        if self.warm {
+        if self.warm && self.replay.is_worth_a_step() {
             self.step_replay(now, settled);
         }
     }
@@ -139,15 +139,15 @@ impl Ledger {
             // Only the request itself still holds the grant: the client has gone.
             StreamRequest::Attach { grant, .. } if Arc::strong_count(&grant) == 1 => {}
             StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } => {
-                self.attach(Waiting { shard, ticket, grant, last, since: now, judged: false });
+                self.attach(Waiting { shard, ticket, grant, last, since: now, judged: false }, now);
             }
             StreamRequest::Attach { shard, ticket, grant, from: link::From::Sequence { log, after } } => {
-                self.go_on(shard, ticket, &grant, log, after);
+                self.go_on(shard, ticket, &grant, log, after, now);
             }
         }
     }
 
-    fn attach(&mut self, client: Waiting) {
+    fn attach(&mut self, client: Waiting, now: Instant) {
         let Some(log) = &self.log else { return };
         let verdict = match (resume::decide(client.last, log), client.last) {
             (Verdict::Ahead | Verdict::Gap { gap: Gap { reason: GapReason::Reset, .. }, .. }, _) if !client.judged => {
@@ -157,7 +157,7 @@ impl Ledger {
             (Verdict::Ahead, LastEventId::Cursor(cursor)) => resume::rolled_back(log, cursor),
             (Verdict::Behind(cursor), _) => {
                 let Waiting { shard, ticket, grant, .. } = client;
-                return self.replay.add(Missing { shard, ticket, grant, from: MissingFrom::Cursor(cursor) });
+                return self.replay(Missing { shard, ticket, grant, from: MissingFrom::Cursor(cursor) }, now);
             }
             (verdict, _) => verdict,
         };
@@ -188,9 +188,22 @@ impl Ledger {
     }
 
     /// Serves whom the log cannot: everybody who can be served now.
-    pub(in crate::feed) fn step_replay(&mut self, now: Instant, settled: bool) {
+    pub(super) fn step_replay(&mut self, now: Instant, settled: bool) {
         let Some(log) = &self.log else { return };
-        for action in self.replay.step(log, now, settled) {
+        let actions = self.replay.step(log, now, settled);
+        self.act(actions, now);
+    }
+
+    /// The same for one client; who cannot be served waits.
+    fn replay(&mut self, missing: Missing, now: Instant) {
+        let Some(log) = &self.log else { return };
+        let mut actions = Vec::new();
+        self.replay.serve(missing, log, now, &mut actions);
+        self.act(actions, now);
+    }
+
+    fn act(&mut self, actions: Vec<Action>, now: Instant) {
+        for action in actions {
             match action {
                 Action::Piece { missing, proven, events, upto } => self.give_piece(missing, proven, events, upto),
                 Action::Join(missing) => self.join(missing, now),
@@ -205,9 +218,9 @@ impl Ledger {
 
     fn join(&mut self, missing: Missing, now: Instant) {
         match missing.from {
-            MissingFrom::Cursor(_) => self.attach(Waiting::new(missing, now)),
+            MissingFrom::Cursor(_) => self.attach(Waiting::new(missing, now), now),
             MissingFrom::After(after) => {
-                self.go_on(missing.shard, missing.ticket, &missing.grant, self.logs, after);
+                self.go_on(missing.shard, missing.ticket, &missing.grant, self.logs, after, now);
             }
         }
     }
@@ -238,7 +251,7 @@ impl Ledger {
 
     /// The next piece for a client that has everything up to `after`. If another log has begun meanwhile, that is a declared
     /// gap like any other.
-    fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, of: u32, after: u64) {
+    fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, of: u32, after: u64, now: Instant) {
         let Some(log) = &self.log else { return };
         let base = log.base();
         if of == self.logs {
@@ -247,7 +260,7 @@ impl Ledger {
                 return self.answer(shard, ticket, grant, after, None);
             }
             let from = MissingFrom::After(after);
-            return self.replay.add(Missing { shard, ticket, grant: grant.clone(), from });
+            return self.replay(Missing { shard, ticket, grant: grant.clone(), from }, now);
         }
         self.replay.leave(shard, ticket);
         let reason = GapReason::Reset;

@@ -106,6 +106,8 @@ pub(super) struct Replay {
     members: HashMap<(usize, Ticket), Member>,
     /// How many of them have a pass.
     served: usize,
+    /// What has happened since everybody who waits was last looked at: events read, clients served.
+    news: usize,
     /// Passes begun so far.
     begun: u64,
 }
@@ -139,12 +141,7 @@ struct Member {
 
 impl Replay {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, passes: Vec::new(), waiting: Vec::new(), members: HashMap::new(), served: 0, begun: 0 }
-    }
-
-    /// One more client waits.
-    pub(super) fn add(&mut self, missing: Missing) {
-        self.waiting.push(missing);
+        Self { bounds, passes: Vec::new(), waiting: Vec::new(), members: HashMap::new(), served: 0, news: 0, begun: 0 }
     }
 
     /// How many there are.
@@ -198,9 +195,22 @@ impl Replay {
     ) {
         let Some(pass) = self.passes.iter_mut().find(|pass| pass.id == id) else { return };
         match filled {
-            Some(filled) => pass.append(filled, log, |after, id| encoder.removed(after, id, removed)),
-            None => pass.broken = true,
+            Some(filled) => {
+                // At the end there is nothing more to wait for.
+                self.news += if filled.end.is_some() { self.waiting.len() } else { filled.events.len() };
+                pass.append(filled, log, |after, id| encoder.removed(after, id, removed));
+            }
+            None => {
+                self.news += self.waiting.len();
+                pass.broken = true;
+            }
         }
+    }
+
+    /// Whether so much has happened that looking at everybody who waits is worth it: a storm of clients that each want little
+    /// of a large range must not be gone through for every pull and for every one of them.
+    pub(super) fn is_worth_a_step(&self) -> bool {
+        self.news >= self.waiting.len()
     }
 
     /// Serves whoever can be served now. With `settled`, no further request is at hand: then passes begin for those whom no
@@ -215,6 +225,7 @@ impl Replay {
                 self.serve(missing, log, now, &mut actions);
             }
         }
+        self.news = 0;
         self.tidy(log, now);
         if settled {
             actions.extend(self.begin_pass(log, now));
@@ -253,7 +264,9 @@ impl Replay {
         old.filter(|missing| self.pass_for(missing).is_none()).map(|missing| missing.from.seq()).min()
     }
 
-    fn serve(&mut self, mut missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+    /// Serves one, or lets it wait.
+    pub(super) fn serve(&mut self, mut missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+        self.news += 1;
         let seq = missing.from.seq();
         if seq >= log.base().seq {
             self.leave(missing.shard, missing.ticket);

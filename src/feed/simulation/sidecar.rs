@@ -336,9 +336,8 @@ impl Sidecar {
         let takes = |reader: &&mut Reader| self.ledger.takes(reader.pass);
         let Some(reader) = self.readers.iter_mut().find(takes) else { return };
         let (pass, filled) = (reader.pass, reader.ready.take().flatten());
-        self.ledger.filled(pass, filled);
         let settled = self.requests.is_empty();
-        self.ledger.step_replay(now, settled);
+        self.ledger.filled(pass, filled, now, settled);
         self.carry_out(now);
     }
 
