@@ -72,9 +72,11 @@ impl Scene {
         Self { nats, publisher, app, alice, _password: dir }
     }
 
-    async fn resume(&self, id: &str) -> Sse {
-        let request = get("/events").user("alice").header("Last-Event-ID", id);
-        Sse::open(Wire::tcp(self.app.address()).await, &request).await
+    /// Resumes as a browser does: who cannot be served in time, because NATS does not answer yet, is asked to come back.
+    async fn resume(&self, cursor: &str) -> Sse {
+        let request = get("/events").user("alice").header("Last-Event-ID", cursor);
+        eventually("NATS answers", HEAL, async || Sse::try_open(Wire::tcp(self.app.address()).await, &request).await)
+            .await
     }
 
     async fn no_gap(&self) {

@@ -43,6 +43,9 @@ pub enum FeedError {
     /// The connection was lost.
     #[error("the connection to NATS was lost")]
     Disconnected,
+    /// The stream grows, but the consumer gives nothing: it does not get over what stands behind our head.
+    #[error("the consumer stands still while its stream grows")]
+    StandsStill,
     /// The server holds messages back.
     #[error(
         "NATS holds messages back because our signs of flow control do not reach it: \

@@ -24,7 +24,7 @@ use super::ledger::{Filled, Ledger, Output, PassId};
 use super::look::{self, Looked};
 use super::opening::{self, Opened, Opening};
 use super::pass::Reader;
-use super::start::{Begun, LEADER_PATIENCE, Start};
+use super::start::{Begun, Known, LEADER_PATIENCE, Start};
 use crate::cursor::{Cursor, Position};
 use crate::event::Event;
 use crate::frame::Message;
@@ -40,6 +40,10 @@ const HEAD_INTERVAL: Duration = Duration::from_secs(1);
 const BURST: usize = 256;
 /// A session that ends sooner than this, without having read anything, may have been ended by what it read.
 const SHORT_SESSION: Duration = Duration::from_secs(2);
+/// When nothing has come for this long, the leader is asked whether there is something.
+const STANDSTILL: Duration = Duration::from_secs(4);
+/// So many times, with nothing coming between, before the consumer is taken to be stuck.
+const LOOKS_AT_STANDSTILL: u32 = 2;
 /// While signs of flow control do not reach the server, it is asked this often whether they do now.
 const STALLED_RETRY: Duration = Duration::from_secs(5);
 /// Losses of the connection at the same place, all but the first after a short session, before the message there is taken
@@ -77,6 +81,7 @@ struct State {
     went_back: Option<Instant>,
     /// Signs of flow control do not reach the server: it stalls under load, so clients stay degraded.
     stalled: bool,
+    still: Still,
     /// The head when the connection was last lost, and how often it was lost there.
     losses: (u64, u32),
 }
@@ -85,7 +90,31 @@ impl StreamFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
         let asides = Asides { passes: Vec::new(), look: None };
-        State { feed: self, asides, last_look: None, went_back: None, stalled: false, losses: (0, 0) }.run().await;
+        State {
+            feed: self,
+            asides,
+            last_look: None,
+            went_back: None,
+            stalled: false,
+            still: Still::at(0),
+            losses: (0, 0),
+        }
+        .run()
+        .await;
+    }
+}
+
+/// How long nothing has come.
+struct Still {
+    head: u64,
+    since: Instant,
+    /// How often the leader has said meanwhile that there is more.
+    looks: u32,
+}
+
+impl Still {
+    fn at(head: u64) -> Self {
+        Self { head, since: Instant::now(), looks: 0 }
     }
 }
 
@@ -194,7 +223,7 @@ impl State {
             tokio::select! {
                 opened = &mut open => return Some(opened),
                 request = self.feed.requests.recv() => self.serve(request?).await,
-                aside = self.asides.next(&self.feed.ledger) => { self.aside(aside).await; }
+                aside = self.asides.next(&self.feed.ledger) => drop(self.aside(aside).await),
                 _ = tick.tick() => {
                     if !self.feed.opening.feed.current().link.borrow().connected {
                         self.degraded().await;
@@ -216,7 +245,7 @@ impl State {
                     Some(request) => self.serve(request).await,
                     None => return false,
                 },
-                aside = self.asides.next(&self.feed.ledger) => { self.aside(aside).await; }
+                aside = self.asides.next(&self.feed.ledger) => drop(self.aside(aside).await),
             }
         }
     }
@@ -225,6 +254,7 @@ impl State {
     async fn session(&mut self, opened: Opened) -> Option<FeedError> {
         let began = Instant::now();
         self.begin(&opened).await;
+        self.still = Still::at(self.head().map_or(0, |head| head.seq));
         let Opened { consumer, feed, losses, mut messages, .. } = opened;
         let mut order = Order::after(opened.base);
         let mut link = feed.link.clone();
@@ -263,12 +293,13 @@ impl State {
                     Ok(()) => {}
                 },
                 aside = self.asides.next(&self.feed.ledger) => {
-                    if !self.aside(aside).await {
-                        break FeedError::Order("the stream is another one now");
+                    if let Err(error) = self.aside(aside).await {
+                        break error;
                     }
                 }
                 _ = tick.tick() => {
                     self.tick().await;
+                    self.look_when_still();
                     if self.stalled && began.elapsed() >= STALLED_RETRY {
                         break FeedError::Stalled;
                     }
@@ -345,11 +376,7 @@ impl State {
                     Output::Read { pass, epoch, from } => {
                         self.asides.passes.push((pass, self.feed.reader.start(epoch, from)));
                     }
-                    Output::Look(known) => {
-                        let control = self.feed.opening.control.clone();
-                        let look = look::look(control, self.name().to_owned(), known, self.last_look);
-                        self.asides.look = Some(look.boxed_local());
-                    }
+                    Output::Look(known) => self.order_look(known),
                     output => self.feed.fanout.carry_out(self.feed.index, output).await,
                 }
             }
@@ -368,21 +395,53 @@ impl State {
         self.carry_out().await;
     }
 
-    /// False when the stream is another one than what is held.
-    async fn aside(&mut self, aside: Aside) -> bool {
+    /// Takes what was read beside the consumer; an error is one of the consumer's.
+    async fn aside(&mut self, aside: Aside) -> Result<(), FeedError> {
         let (now, settled) = (std::time::Instant::now(), self.feed.requests.is_empty());
-        let is_ours = match aside {
-            Aside::Filled(pass, filled) => {
-                self.feed.ledger.filled(pass, filled, now, settled);
-                true
-            }
+        let mut result = Ok(());
+        match aside {
+            Aside::Filled(pass, filled) => self.feed.ledger.filled(pass, filled, now, settled),
             Aside::Looked(looked) => {
                 self.last_look = Some(now);
-                self.feed.ledger.looked(looked.ok())
+                let looked = looked.ok();
+                if looked.is_some_and(|looked| self.stands_still(&looked)) {
+                    result = Err(FeedError::StandsStill);
+                }
+                if !self.feed.ledger.looked(looked) {
+                    result = Err(FeedError::Order("the stream is another one now"));
+                }
             }
-        };
+        }
         self.carry_out().await;
-        is_ours
+        result
+    }
+
+    /// Heartbeats only tell of what the consumer knows; on an old server one that starts before a damaged record knows of
+    /// nothing behind it.
+    fn look_when_still(&mut self) {
+        let Some(known) = self.feed.ledger.known() else { return };
+        if self.still.head != known.head.seq {
+            self.still = Still::at(known.head.seq);
+        }
+        if self.asides.look.is_none() && self.still.since.elapsed() >= STANDSTILL * (self.still.looks + 1) {
+            self.order_look(known);
+        }
+    }
+
+    fn stands_still(&mut self, looked: &Looked) -> bool {
+        let Some(known) = self.feed.ledger.known() else { return false };
+        if known != looked.known || self.still.head != known.head.seq || looked.seen.last_seq <= known.head.seq {
+            self.still = Still::at(known.head.seq);
+            return false;
+        }
+        self.still.looks += 1;
+        self.still.looks >= LOOKS_AT_STANDSTILL
+    }
+
+    fn order_look(&mut self, known: Known) {
+        let control = self.feed.opening.control.clone();
+        let look = look::look(control, self.name().to_owned(), known, self.last_look);
+        self.asides.look = Some(look.boxed_local());
     }
 
     /// After new events or a new start: lets in who was waiting for them.
@@ -419,7 +478,7 @@ impl State {
         let Some(Position { seq: head, .. }) = self.head() else { return };
         let before = if self.losses.0 == head && lasted < SHORT_SESSION { self.losses.1 } else { 0 };
         self.losses = match error {
-            FeedError::Died => (head, LOSSES_AT_POISON),
+            FeedError::Died | FeedError::StandsStill => (head, LOSSES_AT_POISON),
             FeedError::Disconnected => (head, (before + 1).min(LOSSES_AT_POISON)),
             _ => return,
         };
