@@ -18,8 +18,8 @@ use crate::subject::Pattern;
 /// Memory one entry costs besides its frame and subject, measured roughly: the shared event, the frame's own
 /// allocation and the slot in the ring.
 const ENTRY_OVERHEAD_BYTES: usize = 176;
-/// Memory a subject costs besides its entries: its place in the index.
-const SUBJECT_OVERHEAD_BYTES: usize = 256;
+/// Memory a token of a subject costs in the index, where subjects do not share it.
+const TOKEN_OVERHEAD_BYTES: usize = 256;
 /// Up to so many matching subjects their entry lists are merged; beyond, one pass over all entries is cheaper.
 const MERGED_SUBJECTS_MAX: usize = 64;
 
@@ -116,7 +116,7 @@ impl Log {
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.subjects.tokens() * TOKEN_OVERHEAD_BYTES
     }
 
     /// Events held.
@@ -137,11 +137,11 @@ impl Log {
             self.time = event.at.time;
         }
         let number = self.oldest + self.entries.len() as u64;
-        let (id, new) = self.subjects.push(&event.subject, number);
-        self.bytes += cost(&event) + if new { SUBJECT_OVERHEAD_BYTES } else { 0 };
+        let id = self.subjects.push(&event.subject, number);
+        self.bytes += cost(&event);
         self.entries.push_back(event);
         self.subjects_of.push_back(id);
-        while self.bytes > self.bytes_max.saturating_add(self.pinned) && self.drop_oldest() {}
+        while self.bytes() > self.bytes_max.saturating_add(self.pinned) && self.drop_oldest() {}
     }
 
     /// Lets so many bytes more be held from the next event on: while somebody catches up with the oldest one, it must not
@@ -153,16 +153,14 @@ impl Log {
     /// Lets go of the oldest, none of them above a sequence, until no more bytes than these are held.
     pub fn release(&mut self, upto: u64, bytes: usize) {
         let may_go = |oldest: &Arc<Event>| oldest.at.seq <= upto;
-        while self.bytes > bytes && self.entries.front().is_some_and(may_go) && self.drop_oldest() {}
+        while self.bytes() > bytes && self.entries.front().is_some_and(may_go) && self.drop_oldest() {}
     }
 
     fn drop_oldest(&mut self) -> bool {
         let (Some(event), Some(id)) = (self.entries.pop_front(), self.subjects_of.pop_front()) else { return false };
         self.oldest += 1;
         self.bytes -= cost(&event);
-        if self.subjects.pop(id) {
-            self.bytes -= SUBJECT_OVERHEAD_BYTES;
-        }
+        self.subjects.pop(id);
         self.base = event.at;
         true
     }
@@ -188,6 +186,13 @@ impl Log {
     /// may be a hole.
     pub fn time(&self) -> u64 {
         self.time
+    }
+
+    /// Where messages of which the time is known stand before the head, newest first.
+    pub fn before_head(&self) -> impl Iterator<Item = Position> {
+        let entries = self.entries.iter().rev().map(|event| event.at).chain([self.base]);
+        let head = self.head.seq;
+        entries.filter(move |at| at.time != 0 && at.seq < head)
     }
 
     /// The newest position held whose message is not younger than `time` (nanoseconds since 1970); the base where all are.
@@ -384,7 +389,7 @@ mod tests {
     #[test]
     fn is_bounded_and_moves_its_base() {
         let seqs: Vec<u64> = (11..1011).collect();
-        let bound = 10 * (ENTRY_OVERHEAD_BYTES + 16) + 2 * SUBJECT_OVERHEAD_BYTES;
+        let bound = 10 * (ENTRY_OVERHEAD_BYTES + 16) + 3 * TOKEN_OVERHEAD_BYTES;
         let log = log_of(&seqs, bound);
         assert!(log.bytes() <= bound && !log.is_empty());
         assert_eq!(log.base().seq + log.len() as u64, 1010);

@@ -253,6 +253,11 @@ pub async fn consumer_delete(client: &Client, stream: &str, consumer: &str) {
     let _ = client.publish(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"), Bytes::new()).await;
 }
 
+/// The same in the background: whoever has lost a consumer does not wait for its end. Runs on the current local runtime.
+pub fn consumer_forget(client: Client, stream: String, consumer: String) {
+    tokio::task::spawn_local(async move { consumer_delete(&client, &stream, &consumer).await });
+}
+
 /// The message at exactly `seq`; `None` if there is none.
 pub async fn message_at(client: &Client, stream: &str, seq: u64) -> Result<Option<StoredMessage>, ApiError> {
     message(client, stream, json!({ "seq": seq })).await

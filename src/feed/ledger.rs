@@ -16,7 +16,7 @@ pub(super) use self::attach::Waiting;
 pub(super) use self::replay::{Bounds, Filled, PassId};
 use self::replay::{Missing, MissingFrom, Replay};
 use super::encode::Encoder;
-use super::start::{Begun, Known, Start};
+use super::start::{Begun, Known, RECENT, Start};
 use crate::cursor::{Cursor, Epoch, LastEventId, Position};
 use crate::event::{Event, Frames};
 use crate::frame::Frame;
@@ -110,6 +110,10 @@ pub(super) struct Ledger {
     degraded: bool,
     /// Logs begun so far.
     logs: u32,
+    /// A consumer is open and read.
+    reading: bool,
+    /// Clients that came with a cursor while it was not.
+    held: Vec<Waiting>,
     /// Requests that came before the log was warm.
     early: VecDeque<StreamRequest>,
     /// Clients whose cursor does not fit the log: it may be the log that is behind, or of a stream that is gone.
@@ -137,6 +141,8 @@ impl Ledger {
             warm_at: 0,
             degraded: false,
             logs: 0,
+            reading: false,
+            held: Vec::new(),
             early: VecDeque::new(),
             doubtful: Vec::new(),
             settling: Vec::new(),
@@ -152,15 +158,25 @@ impl Ledger {
         self.outputs.pop_front()
     }
 
+    /// Which life of the stream is held.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.log.as_ref().map(Log::epoch)
+    }
+
     /// What is held already, for whoever opens a consumer.
     pub(super) fn known(&self) -> Option<Known> {
-        self.log.as_ref().map(|log| Known { epoch: log.epoch(), head: log.head(), time: log.time() })
+        let log = self.log.as_ref()?;
+        let mut recent = [Position::START; RECENT];
+        recent.iter_mut().zip(log.before_head()).for_each(|(place, at)| *place = at);
+        Some(Known { epoch: log.epoch(), head: log.head(), time: log.time(), recent })
     }
 
     /// A consumer is open. Brings the log in line with where it starts, and tells clients what that means for them.
     /// `stepped_over` stands at the consumer's base: it was read by itself.
     pub(super) fn begin(&mut self, begun: &Begun, stepped_over: Option<Arc<Event>>) {
         self.removed = begun.removed;
+        self.reading = true;
+        self.settling.append(&mut self.held);
         self.replay.end_passes();
         match begun.start {
             Start::Continued => {}
@@ -226,6 +242,11 @@ impl Ledger {
         self.warmed();
     }
 
+    /// The consumer is lost.
+    pub(super) fn lost(&mut self) {
+        self.reading = false;
+    }
+
     fn append(&mut self, event: Arc<Event>) {
         self.declare_removed(event.at.seq - 1);
         let Some(log) = &mut self.log else { return };
@@ -260,6 +281,7 @@ impl Ledger {
 
     /// A second has passed. `settled`: no further request is at hand.
     pub(super) fn tick(&mut self, now: Instant, settled: bool) {
+        self.let_go(now);
         self.settle();
         self.look();
         self.step_replay(now, settled);

@@ -11,7 +11,7 @@ use super::api::{self, StreamInfo};
 use super::connection::Kept;
 use super::consumer::FeedError;
 use super::start::{Known, Seen};
-use crate::cursor::{Epoch, Position};
+use crate::cursor::Epoch;
 
 /// Between two looks that clients ask for with what they send.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -40,22 +40,24 @@ pub(super) async fn look(
     let control = control.connected().await.client;
     let asked = Instant::now();
     let info = api::stream_info(&control, &stream).await?;
-    let seen = compare(&control, &stream, &info, known.head).await?;
+    let seen = compare(&control, &stream, &info, &known).await?;
     Ok(Looked { known, seen, asked })
 }
 
-/// What the leader has at our head.
+/// What the leader has where we know what should be.
 pub(super) async fn compare(
     control: &Client,
     stream: &str,
     info: &StreamInfo,
-    head: Position,
+    known: &Known,
 ) -> Result<Seen, FeedError> {
-    let at_head = match head.seq {
-        0 => None,
-        seq if seq > info.state.last_seq => None,
-        seq => api::message_at(control, stream, seq).await?.map(|message| message.at()),
-    };
+    let mut found = None;
+    for held in known.places().filter(|held| held.seq <= info.state.last_seq) {
+        if let Some(message) = api::message_at(control, stream, held.seq).await? {
+            found = Some((held, message.at()));
+            break;
+        }
+    }
     let epoch = Epoch::of(stream, &info.created);
-    Ok(Seen { epoch, last_seq: info.state.last_seq, at_head, replicated: info.config.num_replicas > 1 })
+    Ok(Seen { epoch, last_seq: info.state.last_seq, found, replicated: info.config.num_replicas > 1 })
 }

@@ -12,7 +12,7 @@ use super::api::{self, StoredMessage, StreamInfo};
 use super::connection::{Connection, Kept};
 use super::consumer::FeedError;
 use super::look;
-use super::start::{self, Known, Start};
+use super::start::{self, Known, RECENT, Start};
 use crate::config;
 use crate::cursor::{Epoch, Position};
 
@@ -123,7 +123,7 @@ impl Opening {
         let Some(known) = self.known else {
             return Ok(Plan::new(Start::First, self.first_base(control, info).await?));
         };
-        let seen = look::compare(control, &self.stream, info, known.head).await?;
+        let seen = look::compare(control, &self.stream, info, &known).await?;
         match start::decide(Some(known), seen) {
             start @ Start::RolledBack => {
                 let base = match known.time {
@@ -215,8 +215,8 @@ impl Opening {
             .ok_or(FeedError::Order("the consumer starts before the place that was asked for"))?;
         // A current server lets a consumer wait beyond the end of a stream that has become another one meanwhile.
         let info = api::stream_info(control, &self.stream).await?;
-        let planned = Known { epoch, head: plan.base, time: plan.base.time };
-        let seen = look::compare(control, &self.stream, &info, plan.base).await?;
+        let planned = Known { epoch, head: plan.base, time: plan.base.time, recent: [Position::START; RECENT] };
+        let seen = look::compare(control, &self.stream, &info, &planned).await?;
         if start::decide(Some(planned), seen) != Start::Continued {
             return Err(FeedError::Order("the stream became another one while the consumer was created"));
         }

@@ -128,7 +128,7 @@ impl Pass {
         let info = api::stream_info(&control, &self.reader.stream).await?;
         // With what is held now, not when the pass began: up to there what it reads must be of the same life.
         let known = self.reader.known.get().filter(|known| known.epoch == self.epoch).ok_or(Stop::OtherStream)?;
-        let seen = look::compare(&control, &self.reader.stream, &info, known.head).await?;
+        let seen = look::compare(&control, &self.reader.stream, &info, &known).await?;
         if start::decide(Some(known), seen) != Start::Continued {
             return Err(Stop::OtherStream);
         }
@@ -144,9 +144,10 @@ impl Pass {
         // A message that ends the connection is to be noticed at once, not by silence.
         let result = tokio::select! {
             result = self.pull_all(&client, &consumer.name, &mut order) => result,
-            () = lost => return Err(FeedError::Disconnected.into()),
+            () = lost => Err(FeedError::Disconnected.into()),
         };
-        api::consumer_delete(&client, &self.reader.stream, &consumer.name).await;
+        // On the connection that is not lost over it, and without waiting for the answer.
+        api::consumer_forget(control, self.reader.stream.clone(), consumer.name);
         result
     }
 

@@ -34,6 +34,19 @@ pub struct Known {
     pub head: Position,
     /// When the newest message was stored, where the head is a hole the one before it; 0 is not known.
     pub time: u64,
+    /// The newest messages before the head, newest first; sequence 0 where there are none. They prove what the message at the
+    /// head proves, should that be removed.
+    pub recent: [Position; RECENT],
+}
+
+/// Messages before the head that are kept in mind.
+pub const RECENT: usize = 4;
+
+impl Known {
+    /// Where to look for a message that is known, the best first.
+    pub fn places(&self) -> impl Iterator<Item = Position> {
+        std::iter::once(self.head).chain(self.recent).filter(|place| place.seq > 0)
+    }
 }
 
 /// The stream as its leader sees it.
@@ -43,8 +56,8 @@ pub struct Seen {
     pub epoch: Epoch,
     /// The newest sequence given out.
     pub last_seq: u64,
-    /// The message at the head that is held, where there is still one.
-    pub at_head: Option<Position>,
+    /// The first of [`Known::places`] where there is a message: what is held there, and what stands there.
+    pub found: Option<(Position, Position)>,
     /// Whether several servers keep the stream: then a new leader may not know everything in its first moments.
     pub replicated: bool,
 }
@@ -56,7 +69,7 @@ pub fn decide(known: Option<Known>, seen: Seen) -> Start {
         return Start::Reset;
     }
     // A head without a time is a hole, and a hole stays one: what was removed does not come back by itself.
-    let rewritten = seen.at_head.is_some_and(|there| there.time != 0 && there.time != known.head.time);
+    let rewritten = seen.found.is_some_and(|(held, there)| there.time != 0 && there.time != held.time);
     if seen.last_seq < known.head.seq || rewritten { Start::RolledBack } else { Start::Continued }
 }
 
@@ -98,18 +111,24 @@ mod tests {
     #[test]
     fn every_case_has_its_start() {
         let ours = Epoch::of("S", "t");
-        let known = Some(Known { epoch: ours, head: at(10, 100), time: 100 });
-        let seen = |last_seq, at_head| Seen { epoch: ours, last_seq, at_head, replicated: false };
+        let known =
+            Known { epoch: ours, head: at(10, 100), time: 100, recent: [at(9, 90), at(7, 70), at(0, 0), at(0, 0)] };
+        assert_eq!(known.places().map(|place| place.seq).collect::<Vec<_>>(), [10, 9, 7]);
+        let seen = |last_seq, found| Seen { epoch: ours, last_seq, found, replicated: false };
+        let same = Some((at(10, 100), at(10, 100)));
+        let start = |seen| decide(Some(known), seen);
         assert_eq!(decide(None, seen(10, None)), Start::First);
-        assert_eq!(decide(known, seen(10, Some(at(10, 100)))), Start::Continued);
-        assert_eq!(decide(known, seen(12, None)), Start::Continued, "the message at the head may be gone");
-        assert_eq!(decide(known, seen(9, None)), Start::RolledBack, "sequences are given out once");
-        assert_eq!(decide(known, seen(12, Some(at(10, 101)))), Start::RolledBack, "another message at the head");
-        let hole = Some(Known { epoch: ours, head: at(10, 0), time: 90 });
-        assert_eq!(decide(hole, seen(12, None)), Start::Continued);
-        assert_eq!(decide(hole, seen(12, Some(at(10, 101)))), Start::RolledBack, "a message where there was none");
-        let other = Seen { epoch: Epoch::of("S", "u"), ..seen(12, Some(at(10, 100))) };
-        assert_eq!(decide(known, other), Start::Reset);
+        assert_eq!(start(seen(10, same)), Start::Continued);
+        assert_eq!(start(seen(12, None)), Start::Continued, "all of them may be gone");
+        assert_eq!(start(seen(9, None)), Start::RolledBack, "sequences are given out once");
+        assert_eq!(start(seen(12, Some((at(10, 100), at(10, 101))))), Start::RolledBack, "another message at the head");
+        assert_eq!(start(seen(12, Some((at(9, 90), at(9, 95))))), Start::RolledBack, "another message before it");
+        assert_eq!(
+            start(seen(12, Some((at(10, 0), at(10, 101))))),
+            Start::RolledBack,
+            "a message where there was none"
+        );
+        assert_eq!(start(Seen { epoch: Epoch::of("S", "u"), ..seen(12, same) }), Start::Reset);
     }
 
     #[test]

@@ -172,6 +172,7 @@ impl State {
                     attempt = 0;
                     let began = Instant::now();
                     let Some(error) = self.session(opened).await else { return };
+                    self.feed.ledger.lost();
                     tracing::warn!(stream = self.name(), %error, "Feed interrupted");
                     self.suspect(&error, began.elapsed());
                     if matches!(error, FeedError::Stalled) {
@@ -307,9 +308,7 @@ impl State {
                 () = &mut deadline => break FeedError::Silence,
             }
         };
-        if !matches!(error, FeedError::Disconnected | FeedError::Died) {
-            api::consumer_delete(&feed.client, self.name(), &consumer).await;
-        }
+        api::consumer_forget(self.feed.opening.control.current().client, self.name().to_owned(), consumer);
         Some(error)
     }
 
@@ -359,8 +358,8 @@ impl State {
                 let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
                 let message =
                     Message { subject: &message.subject, name, payload: &message.payload, time: delivery.time };
-                let Some(known) = self.feed.ledger.known() else { return Ok(()) };
-                let event = self.feed.encoder.event(message, Some(Cursor { epoch: known.epoch, at }));
+                let Some(epoch) = self.feed.ledger.epoch() else { return Ok(()) };
+                let event = self.feed.encoder.event(message, Some(Cursor { epoch, at }));
                 self.feed.ledger.take(Arc::new(event), delivery.pending);
                 self.carry_out().await;
             }
@@ -384,7 +383,6 @@ impl State {
                 break;
             }
         }
-        self.feed.reader.known.set(self.feed.ledger.known());
         // A reader ends when its pass does.
         self.asides.passes.retain(|(pass, _)| self.feed.ledger.has_pass(*pass));
     }
@@ -446,6 +444,7 @@ impl State {
 
     /// After new events or a new start: lets in who was waiting for them.
     async fn advanced(&mut self) {
+        self.feed.reader.known.set(self.feed.ledger.known());
         self.feed.ledger.advanced(std::time::Instant::now(), self.feed.requests.is_empty());
         self.carry_out().await;
     }

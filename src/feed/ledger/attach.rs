@@ -16,6 +16,10 @@ use crate::link::{self, Piece, StreamRequest, Ticket};
 use crate::resume::{self, Verdict};
 use crate::route::Grant;
 
+/// How long a client waits for a consumer that is lost to be opened again. After a store has gone back, another sidecar may
+/// have told it of that already; what we hold is then of a life that is over.
+const READING_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A client that connects.
 #[derive(Debug)]
 pub(in crate::feed) struct Waiting {
@@ -55,6 +59,11 @@ impl Ledger {
         if !self.warm {
             return self.early.push_back(request);
         }
+        if !self.reading
+            && let StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } = request
+        {
+            return self.held.push(Waiting { shard, ticket, grant, last, since: now, judged: false });
+        }
         self.serve(request, now);
         if settled && self.replay.is_worth_a_step() {
             self.step_replay(now, settled);
@@ -88,6 +97,19 @@ impl Ledger {
         self.settle();
         if self.warm && self.replay.is_worth_a_step() {
             self.step_replay(now, settled);
+        }
+    }
+
+    /// Who came while no consumer was read has waited long enough: NATS may be away for longer, and is then served from what is
+    /// held. Clients that have gone are forgotten.
+    pub(super) fn let_go(&mut self, now: Instant) {
+        // Only these lists still hold the grant of a client that has gone.
+        let is_there = |client: &Waiting| Arc::strong_count(&client.grant) > 1;
+        self.doubtful.retain(is_there);
+        self.held.retain(is_there);
+        if self.warm {
+            let patient = |client: &mut Waiting| now >= client.since + READING_PATIENCE;
+            self.settling.extend(self.held.extract_if(.., patient));
         }
     }
 

@@ -238,10 +238,16 @@ impl Replay {
     fn tidy(&mut self, log: &Log, now: Instant) {
         let asking: HashSet<(usize, Ticket)> = self.waiting.iter().map(Missing::key).collect();
         let crowded = self.passes.len() >= PASSES_MAX && self.oldest_uncovered(log).is_some();
+        let queueing =
+            self.served >= self.bounds.clients && self.waiting.iter().any(|missing| self.own_pass(missing).is_none());
         for pass in &mut self.passes {
             // It has ended at the stream's end of then, and the stream's log has moved past that since.
             pass.broken |= pass.exhausted && pass.log.head().seq < log.base().seq;
-            let hurried = crowded || pass.is_full();
+            // Whom a client that does not come for its next piece would hold up: who needs another pass, a place, or what a full
+            // pass can only read when it has let go of something.
+            let asks = |key: &(usize, Ticket), member: &Member| member.pass == Some(pass.id) && asking.contains(key);
+            let hurried =
+                crowded || queueing || (pass.is_full() && self.members.iter().any(|(key, member)| asks(key, member)));
             let mut slowest = None;
             for (key, member) in self.members.iter_mut().filter(|(_, member)| member.pass == Some(pass.id)) {
                 if pass.broken || (hurried && now >= member.since + LAGGARD && !asking.contains(key)) {

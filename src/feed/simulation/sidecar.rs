@@ -19,7 +19,7 @@ use crate::feed::encode::Encoder;
 use crate::feed::fanout::Fanout;
 use crate::feed::ledger::{Bounds, Filled, Ledger, Output, PassId, Settings};
 use crate::feed::look::Looked;
-use crate::feed::start::{self, Begun, Known, Seen, Start};
+use crate::feed::start::{self, Begun, Known, RECENT, Seen, Start};
 use crate::frame::notice::GapReason;
 use crate::frame::{self, EventNaming, Payload};
 use crate::link::{FeedHandle, FeedStatus, ShardQueue, StreamRequest};
@@ -171,6 +171,7 @@ impl Sidecar {
 
     pub(super) fn break_consumer(&mut self) {
         self.consumer = Consumer::None;
+        self.ledger.lost();
     }
 
     pub(super) fn break_passes(&mut self) {
@@ -267,7 +268,7 @@ impl Sidecar {
     fn plan(&self, store: &Store) -> Consumer {
         let epoch = store.epoch();
         let known = self.ledger.known();
-        let start = start::decide(known, seen(store, known.map(|known| known.head)));
+        let start = start::decide(known, seen(store, known));
         let base = match (start, known) {
             (Start::RolledBack, Some(Known { head, time: 0, .. })) => position(store, head.seq.min(store.last())),
             (Start::RolledBack, Some(known)) => {
@@ -299,9 +300,8 @@ impl Sidecar {
         let end = if self.clamps { store.last() } else { u64::MAX };
         let before_first = base.seq.max(store.first() - 1).min(end);
         let Some(begins) = start::clamped(base, before_first) else { return };
-        if start::decide(Some(Known { epoch, head: base, time: base.time }), seen(store, Some(base)))
-            != Start::Continued
-        {
+        let planned = Known { epoch, head: base, time: base.time, recent: [Position::START; RECENT] };
+        if start::decide(Some(planned), seen(store, Some(planned))) != Start::Continued {
             return;
         }
         let pending = store.from(begins.seq + 1).count() as u64;
@@ -319,7 +319,7 @@ impl Sidecar {
 
     fn look(&mut self, store: &Store, random: &mut Random, now: Instant) {
         let Some(known) = self.look.take() else { return };
-        let looked = Looked { known, seen: seen(store, Some(known.head)), asked: now };
+        let looked = Looked { known, seen: seen(store, Some(known)), asked: now };
         if !self.ledger.looked((!random.chance(20)).then_some(looked)) {
             self.break_consumer();
         }
@@ -346,7 +346,7 @@ impl Sidecar {
         let reader = &self.readers[place];
         if reader.incarnation != Some(store.incarnation) {
             let known = self.ledger.known();
-            let is_ours = start::decide(known, seen(store, known.map(|known| known.head))) == Start::Continued;
+            let is_ours = start::decide(known, seen(store, known)) == Start::Continued;
             if !is_ours || random.chance(10) {
                 return None;
             }
@@ -368,7 +368,8 @@ fn position(store: &Store, seq: u64) -> Position {
     store.at(seq).map_or(Position { seq, time: 0 }, |message| message.at)
 }
 
-fn seen(store: &Store, at: Option<Position>) -> Seen {
-    let at_head = at.and_then(|at| store.at(at.seq)).map(|message| message.at);
-    Seen { epoch: store.epoch(), last_seq: store.last(), at_head, replicated: false }
+fn seen(store: &Store, known: Option<Known>) -> Seen {
+    let places = known.iter().flat_map(Known::places);
+    let found = places.filter_map(|held| store.at(held.seq).map(|message| (held, message.at))).next();
+    Seen { epoch: store.epoch(), last_seq: store.last(), found, replicated: false }
 }
