@@ -16,6 +16,9 @@ use super::start::{self, Known, RECENT, Start};
 use crate::config;
 use crate::cursor::{Epoch, Position};
 
+/// Messages read one by one at a suspicious place.
+pub(super) const STEPPED_OVER_MAX: usize = 64;
+
 /// Cost we assume of a message in the history on top of what the server says it stores, when sizing the first read.
 const FRAME_OVERHEAD_BYTES: u64 = 256;
 
@@ -36,8 +39,8 @@ pub struct Opened {
     pub end: Option<u64>,
     /// The consumer's name.
     pub consumer: String,
-    /// A message that was read in a way that cannot fail, because the client may not survive it; it stands at `base`.
-    pub stepped_over: Option<StoredMessage>,
+    /// Messages that were read in a way that cannot fail, because the client may not survive them; the last stands at `base`.
+    pub stepped_over: Vec<StoredMessage>,
     /// The server will stall under load: our signs of flow control do not reach it. Only looked at where it did before.
     pub held_back: bool,
     /// Its messages.
@@ -85,12 +88,12 @@ pub async fn open(opening: Opening) -> Result<Opened, FeedError> {
 struct Plan {
     start: Start,
     base: Position,
-    stepped_over: Option<StoredMessage>,
+    stepped_over: Vec<StoredMessage>,
 }
 
 impl Plan {
     fn new(start: Start, base: Position) -> Self {
-        Self { start, base, stepped_over: None }
+        Self { start, base, stepped_over: Vec::new() }
     }
 }
 
@@ -145,11 +148,13 @@ impl Opening {
         Ok(plan)
     }
 
-    /// Takes the next message by itself and starts behind it.
+    /// Takes the next messages by themselves and starts behind them: where one is poison, others often are.
     async fn step_over(&self, control: &Client, mut plan: Plan) -> Result<Plan, FeedError> {
-        if let Some(message) = api::message_from(control, &self.stream, plan.base.seq + 1).await? {
+        while plan.stepped_over.len() < STEPPED_OVER_MAX
+            && let Some(message) = api::message_from(control, &self.stream, plan.base.seq + 1).await?
+        {
             plan.base = message.at();
-            plan.stepped_over = Some(message);
+            plan.stepped_over.push(message);
         }
         Ok(plan)
     }

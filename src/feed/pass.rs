@@ -18,6 +18,7 @@ use super::consumer::{FeedError, Kind, Order};
 use super::encode::{Encoder, NAME_HEADER};
 use super::ledger::Filled;
 use super::look;
+use super::opening::STEPPED_OVER_MAX;
 use super::start::{self, Known, Start};
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::event::Event;
@@ -236,15 +237,18 @@ impl Pass {
         Arc::new(self.reader.encoder.event(message, Some(Cursor { epoch: self.epoch, at })))
     }
 
-    /// Reads the next message in a way that cannot fail.
+    /// Reads the next messages in a way that cannot fail: where one is poison, others often are.
     async fn step_over(&mut self) -> Result<(), Stop> {
         let control = self.reader.control.connected().await.client;
-        let Ok(found) = api::message_from(&control, &self.reader.stream, self.next).await else { return Ok(()) };
-        // Gone meanwhile: the next attempt finds out what is behind it.
-        let Some(message) = found else { return Ok(()) };
-        let event = self.stored(&message);
+        for _ in 0..STEPPED_OVER_MAX {
+            let Ok(found) = api::message_from(&control, &self.reader.stream, self.next).await else { return Ok(()) };
+            // Gone meanwhile, or the end: the next attempt finds out what is behind it.
+            let Some(message) = found else { return Ok(()) };
+            let event = self.stored(&message);
+            self.send(Filled { events: vec![event], end: None }).await?;
+        }
         self.careful_until = 0;
-        self.send(Filled { events: vec![event], end: None }).await
+        Ok(())
     }
 
     fn stored(&self, message: &StoredMessage) -> Arc<Event> {

@@ -40,6 +40,8 @@ const HEAD_INTERVAL: Duration = Duration::from_secs(1);
 const BURST: usize = 256;
 /// A session that ends sooner than this, without having read anything, may have been ended by what it read.
 const SHORT_SESSION: Duration = Duration::from_secs(2);
+/// After poison the first loss of a connection is taken for another one, for so long.
+const POISONED: Duration = Duration::from_secs(60);
 /// When nothing has come for this long, the leader is asked whether there is something.
 const STANDSTILL: Duration = Duration::from_secs(4);
 /// So many times, with nothing coming between, before the consumer is taken to be stuck.
@@ -82,6 +84,8 @@ struct State {
     /// Signs of flow control do not reach the server: it stalls under load, so clients stay degraded.
     stalled: bool,
     still: Still,
+    /// When something was last stepped over.
+    last_poison: Option<Instant>,
     /// The head when the connection was last lost, and how often it was lost there.
     losses: (u64, u32),
 }
@@ -97,6 +101,7 @@ impl StreamFeed {
             went_back: None,
             stalled: false,
             still: Still::at(0),
+            last_poison: None,
             losses: (0, 0),
         }
         .run()
@@ -317,7 +322,7 @@ impl State {
         let (start, base, pending) = (opened.start, opened.base, opened.pending);
         let (end, last_seq) = (opened.end, opened.info.state.last_seq);
         let begun = Begun { start, epoch: opened.epoch, base, last_seq, end, removed };
-        let stepped_over = opened.stepped_over.as_ref().map(|message| self.stepped_over(message, opened));
+        let stepped_over = self.stepped_over(opened);
         self.feed.ledger.begin(&begun, stepped_over);
         self.stalled = opened.held_back;
         if !self.stalled {
@@ -329,14 +334,23 @@ impl State {
         self.advanced().await;
     }
 
-    fn stepped_over(&self, message: &api::StoredMessage, opened: &Opened) -> Arc<Event> {
-        self.feed.encoder.metrics.poison.add(1);
-        tracing::warn!(
-            stream = self.name(),
-            seq = message.seq,
-            "Message that the NATS client may not survive, read by itself and stepped over"
-        );
-        Arc::new(self.feed.encoder.stored(message, Cursor { epoch: opened.epoch, at: message.at() }))
+    fn stepped_over(&mut self, opened: &Opened) -> Vec<Arc<Event>> {
+        let messages = &opened.stepped_over;
+        if let Some(first) = messages.first() {
+            self.feed.encoder.metrics.poison.add(1);
+            self.last_poison = Some(Instant::now());
+            let (seq, messages) = (first.seq, messages.len());
+            tracing::warn!(
+                stream = self.name(),
+                seq,
+                messages,
+                "Message that the NATS client may not survive, read by itself with those behind it"
+            );
+        }
+        let event = |message: &api::StoredMessage| {
+            Arc::new(self.feed.encoder.stored(message, Cursor { epoch: opened.epoch, at: message.at() }))
+        };
+        messages.iter().map(event).collect()
     }
 
     async fn take(
@@ -478,6 +492,9 @@ impl State {
         let before = if self.losses.0 == head && lasted < SHORT_SESSION { self.losses.1 } else { 0 };
         self.losses = match error {
             FeedError::Died | FeedError::StandsStill => (head, LOSSES_AT_POISON),
+            FeedError::Disconnected if self.last_poison.is_some_and(|last| last.elapsed() < POISONED) => {
+                (head, LOSSES_AT_POISON)
+            }
             FeedError::Disconnected => (head, (before + 1).min(LOSSES_AT_POISON)),
             _ => return,
         };

@@ -293,8 +293,9 @@ impl Sidecar {
     ) {
         self.consumer = Consumer::None;
         let poison = start == Start::Continued && random.chance(10) && store.first() <= base.seq + 1;
-        let stepped_over = poison.then(|| store.from(base.seq + 1).next().cloned()).flatten();
-        if let Some(message) = &stepped_over {
+        let many = if poison { 1 + random.below(4) as usize } else { 0 };
+        let stepped_over: Vec<Message> = store.from(base.seq + 1).take(many).cloned().collect();
+        if let Some(message) = stepped_over.last() {
             base = message.at;
         }
         let end = if self.clamps { store.last() } else { u64::MAX };
@@ -307,7 +308,7 @@ impl Sidecar {
         let pending = store.from(begins.seq + 1).count() as u64;
         let end = (pending == 0).then_some(store.last());
         let begun = Begun { start, epoch, base: begins, last_seq: store.last(), end, removed: GapReason::Purged };
-        let stepped_over = stepped_over.map(|message| self.event(&message, epoch));
+        let stepped_over = stepped_over.iter().map(|message| self.event(message, epoch)).collect();
         self.ledger.begin(&begun, stepped_over);
         self.ledger.set_degraded(false);
         self.carry_out(now);
