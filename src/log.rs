@@ -188,6 +188,13 @@ impl Log {
         self.time
     }
 
+    /// When the last message before a sequence was stored, of those held whose time is known; 0 where there is none.
+    pub fn time_before(&self, seq: u64) -> u64 {
+        let end = self.entries.partition_point(|event| event.at.seq < seq);
+        let times = self.entries.range(..end).rev().map(|event| event.at.time).chain([self.base.time]);
+        times.into_iter().find(|time| *time != 0).unwrap_or(0)
+    }
+
     /// Where messages of which the time is known stand before the head, newest first.
     pub fn before_head(&self) -> impl Iterator<Item = Position> {
         let entries = self.entries.iter().rev().map(|event| event.at).chain([self.base]);

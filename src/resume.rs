@@ -39,10 +39,21 @@ pub fn decide(last: LastEventId, log: &Log) -> Verdict {
         return gap(None, log.base(), GapReason::Reset);
     }
     match log.at(cursor.at.seq) {
-        Held::Event(held) | Held::Base(held) if held.is_another_than(cursor.at) => rolled_back(log, cursor),
+        held if contradicts(log, held, cursor.at) => rolled_back(log, cursor),
         Held::Event(_) | Held::Base(_) | Held::Nothing => Verdict::Exact(cursor.at),
         Held::Beyond => Verdict::Ahead,
         Held::Before => Verdict::Behind(cursor),
+    }
+}
+
+/// Whether what is held says that the cursor is of a life that is over: another message has its sequence, a message stands
+/// where it says that none did, or where its message is gone a younger one stands before it.
+pub fn contradicts(log: &Log, held: Held, cursor: Position) -> bool {
+    match held {
+        Held::Event(there) if cursor.time == 0 => cursor.seq > 0 && there.time != 0,
+        Held::Event(there) | Held::Base(there) if there.time != 0 => there.is_another_than(cursor),
+        Held::Event(_) | Held::Nothing => cursor.time != 0 && log.time_before(cursor.seq) > cursor.time,
+        Held::Base(_) | Held::Before | Held::Beyond => false,
     }
 }
 

@@ -54,7 +54,7 @@ impl Fanout {
                 self.to(shard, ToShard::Attached { ticket, grant, piece }).await;
             }
             Output::Left { shard, grant } => self.remove(shard, grant.stream()),
-            Output::Read { .. } | Output::Look(_) => {}
+            Output::Read { .. } | Output::Look { .. } => {}
         }
     }
 

@@ -77,8 +77,14 @@ pub(super) enum Output {
         /// The first sequence.
         from: u64,
     },
-    /// The stream's leader is to be asked whether this is still what the stream is; the answer goes to [`Ledger::looked`].
-    Look(Known),
+    /// The stream's leader is to be asked whether this is still what the stream is, and whether a message stands at `at`; the
+    /// answer goes to [`Ledger::looked`].
+    Look {
+        /// What is held.
+        known: Known,
+        /// A place that somebody's cursor says is empty; 0 is none.
+        at: u64,
+    },
 }
 
 /// What is fixed.

@@ -23,6 +23,8 @@ pub(super) struct Looked {
     pub(super) known: Known,
     /// What is there.
     pub(super) seen: Seen,
+    /// The place that was asked for beside, and whether a message stands there.
+    pub(super) at: (u64, bool),
     /// When it was asked.
     pub(super) asked: Instant,
 }
@@ -32,6 +34,7 @@ pub(super) async fn look(
     control: Kept,
     stream: String,
     known: Known,
+    at: u64,
     last: Option<Instant>,
 ) -> Result<Looked, FeedError> {
     if let Some(last) = last {
@@ -41,7 +44,8 @@ pub(super) async fn look(
     let asked = Instant::now();
     let info = api::stream_info(&control, &stream).await?;
     let seen = compare(&control, &stream, &info, &known).await?;
-    Ok(Looked { known, seen, asked })
+    let stands = at > 0 && at <= info.state.last_seq && api::message_at(&control, &stream, at).await?.is_some();
+    Ok(Looked { known, seen, at: (at, stands), asked })
 }
 
 /// What the leader has where we know what should be.

@@ -74,7 +74,7 @@ impl World {
             history_bytes: [2_000, 6_000, 1 << 20][random.below(3) as usize],
             replay_events: [20, 100_000, 100_000][random.below(3) as usize],
             replays: [1, 2, 256][random.below(3) as usize],
-            pass_bytes: [3_000, 12_000, 1 << 20][random.below(3) as usize],
+            pass_bytes: [6_000, 15_000, 1 << 20][random.below(3) as usize],
             removes: random.chance(50),
             resets: random.chance(40),
             breaks: random.chance(70),

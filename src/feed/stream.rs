@@ -389,7 +389,7 @@ impl State {
                     Output::Read { pass, epoch, from } => {
                         self.asides.passes.push((pass, self.feed.reader.start(epoch, from)));
                     }
-                    Output::Look(known) => self.order_look(known),
+                    Output::Look { known, at } => self.order_look(known, at),
                     output => self.feed.fanout.carry_out(self.feed.index, output).await,
                 }
             }
@@ -436,7 +436,7 @@ impl State {
             self.still = Still::at(known.head.seq);
         }
         if self.asides.look.is_none() && self.still.since.elapsed() >= STANDSTILL * (self.still.looks + 1) {
-            self.order_look(known);
+            self.order_look(known, 0);
         }
     }
 
@@ -450,9 +450,9 @@ impl State {
         self.still.looks >= LOOKS_AT_STANDSTILL
     }
 
-    fn order_look(&mut self, known: Known) {
+    fn order_look(&mut self, known: Known, at: u64) {
         let control = self.feed.opening.control.clone();
-        let look = look::look(control, self.name().to_owned(), known, self.last_look);
+        let look = look::look(control, self.name().to_owned(), known, at, self.last_look);
         self.asides.look = Some(look.boxed_local());
     }
 

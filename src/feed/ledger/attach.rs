@@ -28,8 +28,8 @@ pub(in crate::feed) struct Waiting {
     grant: Arc<Grant>,
     last: LastEventId,
     since: Instant,
-    /// The stream's leader knows better than the cursor.
-    judged: bool,
+    /// Whether the stream's leader knows better than the cursor, once it has been asked.
+    refuted: Option<bool>,
 }
 
 impl Waiting {
@@ -40,16 +40,22 @@ impl Waiting {
             MissingFrom::After(_) => LastEventId::Unknown,
         };
         let Missing { shard, ticket, grant, .. } = missing;
-        Self { shard, ticket, grant, last, since: now, judged: false }
+        Self { shard, ticket, grant, last, since: now, refuted: None }
     }
 
     /// Whether a look, at which the stream still was what is held, shows that the cursor does not fit the stream: that was
     /// asked after it came, and the stream has not even got to it.
-    fn is_judged_by(&self, looked: &Looked) -> bool {
-        let LastEventId::Cursor(cursor) = self.last else { return true };
-        let fits = cursor.epoch == looked.seen.epoch && cursor.at.seq > looked.known.head.seq;
-        let patience = if fits && looked.seen.replicated { LEADER_PATIENCE } else { Duration::ZERO };
-        looked.asked >= self.since + patience && !(fits && cursor.at.seq <= looked.seen.last_seq)
+    fn judged_by(&self, looked: &Looked) -> Option<bool> {
+        let LastEventId::Cursor(cursor) = self.last else { return Some(true) };
+        let ours = cursor.epoch == looked.seen.epoch;
+        if ours && cursor.at.seq > looked.known.head.seq {
+            let patience = if looked.seen.replicated { LEADER_PATIENCE } else { Duration::ZERO };
+            let judged = looked.asked >= self.since + patience && cursor.at.seq > looked.seen.last_seq;
+            return judged.then_some(true);
+        }
+        let (place, stands) = looked.at;
+        let refuted = if ours && cursor.at.time == 0 { (place == cursor.at.seq).then_some(stands) } else { Some(true) };
+        refuted.filter(|_| looked.asked >= self.since)
     }
 }
 
@@ -62,7 +68,7 @@ impl Ledger {
         if !self.reading
             && let StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } = request
         {
-            return self.held.push(Waiting { shard, ticket, grant, last, since: now, judged: false });
+            return self.held.push(Waiting { shard, ticket, grant, last, since: now, refuted: None });
         }
         self.serve(request, now);
         if settled && self.replay.is_worth_a_step() {
@@ -134,7 +140,12 @@ impl Ledger {
     pub(super) fn look(&mut self) {
         let Some(known) = self.known().filter(|_| !self.doubtful.is_empty() && self.looking.is_none()) else { return };
         self.looking = Some(self.logs);
-        self.outputs.push_back(Output::Look(known));
+        let hole = |client: &Waiting| match client.last {
+            LastEventId::Cursor(cursor) if cursor.epoch == known.epoch && cursor.at.time == 0 => Some(cursor.at.seq),
+            _ => None,
+        };
+        let at = self.doubtful.iter().find_map(hole).unwrap_or(0);
+        self.outputs.push_back(Output::Look { known, at });
     }
 
     /// The answer to a look; `None` when there was none. False when the stream is another one than what is held.
@@ -145,8 +156,8 @@ impl Ledger {
             return false;
         }
         for mut client in std::mem::take(&mut self.doubtful) {
-            client.judged = client.is_judged_by(&looked);
-            if client.judged { &mut self.settling } else { &mut self.doubtful }.push(client);
+            client.refuted = client.judged_by(&looked);
+            if client.refuted.is_some() { &mut self.settling } else { &mut self.doubtful }.push(client);
         }
         // The others wait for the head, or for the next tick.
         if self.doubtful.iter().any(|client| client.since > looked.asked) {
@@ -161,7 +172,7 @@ impl Ledger {
             // Only the request itself still holds the grant: the client has gone.
             StreamRequest::Attach { grant, .. } if Arc::strong_count(&grant) == 1 => {}
             StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } => {
-                self.attach(Waiting { shard, ticket, grant, last, since: now, judged: false }, now);
+                self.attach(Waiting { shard, ticket, grant, last, since: now, refuted: None }, now);
             }
             StreamRequest::Attach { shard, ticket, grant, from: link::From::Sequence { log, after } } => {
                 self.go_on(shard, ticket, &grant, log, after, now);
@@ -172,9 +183,17 @@ impl Ledger {
     fn attach(&mut self, client: Waiting, now: Instant) {
         let Some(log) = &self.log else { return };
         let verdict = match (resume::decide(client.last, log), client.last) {
-            (Verdict::Ahead | Verdict::Gap { gap: Gap { reason: GapReason::Reset, .. }, .. }, _) if !client.judged => {
+            (Verdict::Ahead | Verdict::Gap { gap: Gap { reason: GapReason::Reset, .. }, .. }, _)
+                if client.refuted.is_none() =>
+            {
                 self.doubtful.push(client);
                 return self.look();
+            }
+            // Nothing stands where nothing should.
+            (Verdict::Gap { gap: Gap { reason: GapReason::Reset, .. }, .. }, LastEventId::Cursor(cursor))
+                if client.refuted == Some(false) =>
+            {
+                Verdict::Exact(cursor.at)
             }
             (Verdict::Ahead, LastEventId::Cursor(cursor)) => resume::rolled_back(log, cursor),
             (Verdict::Behind(cursor), _) => {

@@ -23,6 +23,8 @@ use crate::route::Grant;
 const PASSES_MAX: usize = 2;
 /// A client that has not come for its next piece for this long does not hold a full pass up.
 const LAGGARD: Duration = Duration::from_secs(1);
+/// Sequences before the oldest cursor that a pass reads too.
+const NEIGHBOURS: u64 = 4;
 /// How long a pass that nobody takes from is kept for those who come next: a storm takes a second or two.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -106,6 +108,8 @@ pub(super) struct Replay {
     members: HashMap<(usize, Ticket), Member>,
     /// How many of them have a pass.
     served: usize,
+    /// Somebody waits for a place: whoever comes now stands behind.
+    queue: bool,
     /// What has happened since everybody who waits was last looked at: events read, clients served.
     news: usize,
     /// Passes begun so far.
@@ -141,7 +145,16 @@ struct Member {
 
 impl Replay {
     pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, passes: Vec::new(), waiting: Vec::new(), members: HashMap::new(), served: 0, news: 0, begun: 0 }
+        Self {
+            bounds,
+            passes: Vec::new(),
+            waiting: Vec::new(),
+            members: HashMap::new(),
+            served: 0,
+            queue: false,
+            news: 0,
+            begun: 0,
+        }
     }
 
     /// How many there are.
@@ -219,18 +232,30 @@ impl Replay {
         let mut actions = Vec::new();
         self.members.retain(|_, member| member.grant.strong_count() > 0);
         self.served = self.members.values().filter(|member| member.pass.is_some()).count();
-        for missing in std::mem::take(&mut self.waiting) {
-            // Only this list still holds the grant of a client that has gone.
-            if Arc::strong_count(&missing.grant) > 1 {
-                self.serve(missing, log, now, &mut actions);
-            }
+        self.serve_waiting(log, now, &mut actions);
+        self.tidy(log, now);
+        if self.queue && self.served < self.bounds.clients {
+            // Places have been given up.
+            self.serve_waiting(log, now, &mut actions);
         }
         self.news = 0;
-        self.tidy(log, now);
         if settled {
             actions.extend(self.begin_pass(log, now));
         }
         actions
+    }
+
+    /// In the order in which they have come.
+    fn serve_waiting(&mut self, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+        self.queue = false;
+        for missing in std::mem::take(&mut self.waiting) {
+            // Only this list still holds the grant of a client that has gone.
+            if Arc::strong_count(&missing.grant) > 1 {
+                self.serve(missing, log, now, actions);
+            }
+        }
+        let full = self.served >= self.bounds.clients;
+        self.queue = full && self.waiting.iter().any(|missing| self.own_pass(missing).is_none());
     }
 
     /// Passes let go of what their clients have had, and end when they have none. Where others wait for a pass, or a pass is
@@ -238,8 +263,6 @@ impl Replay {
     fn tidy(&mut self, log: &Log, now: Instant) {
         let asking: HashSet<(usize, Ticket)> = self.waiting.iter().map(Missing::key).collect();
         let crowded = self.passes.len() >= PASSES_MAX && self.oldest_uncovered(log).is_some();
-        let queueing =
-            self.served >= self.bounds.clients && self.waiting.iter().any(|missing| self.own_pass(missing).is_none());
         for pass in &mut self.passes {
             // It has ended at the stream's end of then, and the stream's log has moved past that since.
             pass.broken |= pass.exhausted && pass.log.head().seq < log.base().seq;
@@ -247,7 +270,7 @@ impl Replay {
             // pass can only read when it has let go of something.
             let asks = |key: &(usize, Ticket), member: &Member| member.pass == Some(pass.id) && asking.contains(key);
             let hurried =
-                crowded || queueing || (pass.is_full() && self.members.iter().any(|(key, member)| asks(key, member)));
+                crowded || self.queue || (pass.is_full() && self.members.iter().any(|(key, member)| asks(key, member)));
             let mut slowest = None;
             for (key, member) in self.members.iter_mut().filter(|(_, member)| member.pass == Some(pass.id)) {
                 if pass.broken || (hurried && now >= member.since + LAGGARD && !asking.contains(key)) {
@@ -320,7 +343,7 @@ impl Replay {
 
     /// The same; none also when as many as may are being served.
     fn place_for(&self, missing: &Missing) -> Option<usize> {
-        let full = self.served >= self.bounds.clients && self.own_pass(missing).is_none();
+        let full = (self.queue || self.served >= self.bounds.clients) && self.own_pass(missing).is_none();
         if full { None } else { self.pass_for(missing) }
     }
 
@@ -335,8 +358,8 @@ impl Replay {
             return None;
         }
         let oldest = self.oldest_uncovered(log)?;
-        // The message at the cursor is read too: it proves the cursor.
-        let from = oldest.max(1);
+        // The message at the cursor is read too: it proves the cursor, and if it is gone those before it do.
+        let from = oldest.saturating_sub(NEIGHBOURS).max(1);
         let base = Position { seq: from - 1, time: 0 };
         tracing::debug!(from, until = log.base().seq, "Replay begins");
         let id = PassId(self.begun);
@@ -432,7 +455,7 @@ impl Pass {
             }
             match self.log.at(seq) {
                 Held::Beyond => return Serve::Wait(seq),
-                Held::Event(held) | Held::Base(held) if held.is_another_than(cursor.at) => {
+                held if resume::contradicts(&self.log, held, cursor.at) => {
                     return Serve::Reset(resume::rolled_back(&self.log, cursor));
                 }
                 _ => proven = Some(cursor),

@@ -40,7 +40,7 @@ pub(super) struct Sidecar {
     consumer: Consumer,
     readers: Vec<Reader>,
     /// A look that is ordered.
-    look: Option<Known>,
+    look: Option<(Known, u64)>,
     /// Whether a consumer beyond the end is clamped, as old servers do, or waits for its first message.
     clamps: bool,
     pub(super) passes_begun: u64,
@@ -204,8 +204,8 @@ impl Sidecar {
                     self.passes_begun += 1;
                     continue;
                 }
-                if let Output::Look(known) = output {
-                    self.look = Some(known);
+                if let Output::Look { known, at } = output {
+                    self.look = Some((known, at));
                     continue;
                 }
                 let mut order = std::pin::pin!(self.fanout.carry_out(0, output));
@@ -319,8 +319,8 @@ impl Sidecar {
     }
 
     fn look(&mut self, store: &Store, random: &mut Random, now: Instant) {
-        let Some(known) = self.look.take() else { return };
-        let looked = Looked { known, seen: seen(store, Some(known)), asked: now };
+        let Some((known, at)) = self.look.take() else { return };
+        let looked = Looked { known, seen: seen(store, Some(known)), at: (at, store.at(at).is_some()), asked: now };
         if !self.ledger.looked((!random.chance(20)).then_some(looked)) {
             self.break_consumer();
         }
