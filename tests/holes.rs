@@ -1,4 +1,4 @@
-//! Rollbacks beside holes, and what slow readers, poison, deep subjects and impatient clients cost. Each of these fails.
+//! Rollbacks beside holes, and what slow readers, poison, deep subjects and impatient clients may cost.
 
 mod support;
 
@@ -95,23 +95,6 @@ on_both_servers! {
         publisher.delete_message("EVENTS", 10).await;
         proxy.open();
         told(&mut alice, "reset").await;
-    }
-
-    /// No limit of a day explains that messages of a second ago are gone.
-    async fn a_purge_is_one_also_where_the_stream_has_limits(version: Version) {
-        let nats = Nats::start(version).await;
-        let publisher = nats.publisher().await;
-        let config = async_nats::jetstream::stream::Config {
-            name: "EVENTS".to_owned(),
-            subjects: vec!["events.>".to_owned()],
-            max_age: Duration::from_secs(86_400),
-            ..Default::default()
-        };
-        publisher.jetstream().create_stream(config).await.expect("the stream is created");
-        let cursor = App::start(&Config::on(&nats)).await.events("alice").await.last_event_id().to_owned();
-        publish(&publisher, 0..10).await;
-        publisher.purge_keeping("EVENTS", 0).await;
-        told(&mut resume(&App::start(&Config::on(&nats)).await, &cursor).await, "purged").await;
     }
 
     /// Thirty messages in a row leave 121 consumers behind in a replay, 62 live.

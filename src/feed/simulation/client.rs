@@ -305,9 +305,7 @@ impl Seen {
             let had = self.received.contains(&missed.message.number);
             // Where a sequence is given out again and that message is removed too, nothing is left that could tell.
             let given_twice = store.ever_between(at - 1, at + 1).count() > 1;
-            // Nor can the cursor of a hole, which has no time.
-            let untimed = matches!(self.sent, Some(LastEventId::Cursor(c)) if c.at.time == 0 && at <= c.at.seq);
-            let untold = given_twice && (missed.removed || untimed);
+            let untold = given_twice && missed.removed;
             let fine = !missed.message.is_for(user) || declared || had || untold;
             assert!(fine, "lost: {missed:?}, before {fate:?}, {self:?}");
         }
