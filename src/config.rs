@@ -231,9 +231,9 @@ pub struct Limits {
     pub unsent_buffer: u32,
     /// Largest payload, in bytes; a larger one is declared as a gap.
     pub event_bytes: usize,
-    /// Events one resume may replay. Not used yet: replay is served from the history in memory.
+    /// Events one resume may read from the stream, beyond the history in memory.
     pub replay_events: u64,
-    /// Resumes that read NATS at the same time. Not used yet.
+    /// Resumes that are served from beyond the history at the same time, per stream.
     pub replays: usize,
     /// Memory budget in bytes. Always `None` yet: there is none.
     pub memory: Option<u64>,

@@ -22,7 +22,7 @@ const READING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A client that connects.
 #[derive(Debug)]
-pub(in crate::feed) struct Waiting {
+pub(super) struct Waiting {
     shard: usize,
     ticket: Ticket,
     grant: Arc<Grant>,
@@ -65,11 +65,17 @@ impl Ledger {
         if !self.warm {
             return self.early.push_back(request);
         }
-        if !self.reading
-            && let StreamRequest::Attach { shard, ticket, grant, from: link::From::LastEventId(last) } = request
-        {
-            return self.held.push(Waiting { shard, ticket, grant, last, since: now, refuted: None });
-        }
+        let request = match request {
+            StreamRequest::Attach {
+                shard,
+                ticket,
+                grant,
+                from: link::From::LastEventId(last @ LastEventId::Cursor(_)),
+            } if !self.reading => {
+                return self.held.push(Waiting { shard, ticket, grant, last, since: now, refuted: None });
+            }
+            request => request,
+        };
         self.serve(request, now);
         if settled && self.replay.is_worth_a_step() {
             self.step_replay(now, settled);
