@@ -13,6 +13,10 @@ root=$(dirname "$here")
 work=${CARGO_TARGET_DIR:-$root/target}/examples-test
 mkdir -p "$work"
 
+# One run at a time: two that install at once would delete each other's half-made packages.
+exec 9>"$work/lock"
+flock 9
+
 # Two lines, one for each subject, each saying where the stream keeps the event, the second behind the first.
 check() {
   local name=$1 output line
