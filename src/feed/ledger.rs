@@ -288,6 +288,7 @@ impl Ledger {
         self.let_go(now);
         self.settle();
         self.look();
+        self.tick_replay(now);
         self.step_replay(now, settled);
         if let Some(log) = &self.log {
             self.outputs.push_back(Output::Head(log.cursor(log.head())));
@@ -321,10 +322,8 @@ impl Ledger {
     /// A pass has been read further; with `None`, its reader has given up. `settled`: no request is at hand.
     pub(super) fn filled(&mut self, pass: PassId, filled: Option<Filled>, now: Instant, settled: bool) {
         let Some(log) = &self.log else { return };
-        self.replay.filled(pass, filled, log, &self.settings.encoder, self.removed);
-        if self.replay.is_worth_a_step() {
-            self.step_replay(now, settled);
-        }
+        self.replay.filled(pass, filled, log, now, &self.settings.encoder, self.removed);
+        self.step_replay(now, settled);
     }
 
     /// Other streams count in the same metric.

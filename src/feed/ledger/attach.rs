@@ -77,7 +77,7 @@ impl Ledger {
             request => request,
         };
         self.serve(request, now);
-        if settled && self.replay.is_worth_a_step() {
+        if settled {
             self.step_replay(now, settled);
         }
     }
@@ -107,7 +107,7 @@ impl Ledger {
     /// There are new events, or another log: who waited for them takes turns.
     pub(in crate::feed) fn advanced(&mut self, now: Instant, settled: bool) {
         self.settle();
-        if self.warm && self.replay.is_worth_a_step() {
+        if self.warm {
             self.step_replay(now, settled);
         }
     }
@@ -241,6 +241,13 @@ impl Ledger {
         self.act(actions, now);
     }
 
+    /// A second has passed.
+    pub(super) fn tick_replay(&mut self, now: Instant) {
+        let Some(log) = &self.log else { return };
+        let actions = self.replay.tick(log, now);
+        self.act(actions, now);
+    }
+
     /// The same for one client; who cannot be served waits.
     fn replay(&mut self, missing: Missing, now: Instant) {
         let Some(log) = &self.log else { return };
@@ -303,13 +310,13 @@ impl Ledger {
         let base = log.base();
         if of == self.logs {
             if after >= base.seq && after <= log.head().seq {
-                self.replay.leave(shard, ticket);
+                self.replay.leave(shard, ticket, now);
                 return self.answer(shard, ticket, grant, after, None);
             }
             let from = MissingFrom::After(after);
             return self.replay(Missing { shard, ticket, grant: grant.clone(), from }, now);
         }
-        self.replay.leave(shard, ticket);
+        self.replay.leave(shard, ticket, now);
         let reason = GapReason::Reset;
         self.settings.encoder.metrics.gap(reason);
         let gap = Gap { after: None, next: Some(base.seq + 1), reason };

@@ -1,31 +1,35 @@
 //! Older than memory: what clients missed is read from the stream once for all of them, never once per client.
 //!
 //! A [`Pass`] reads a range of the stream forwards into a small log of its own, from the oldest cursor that waits until it
-//! meets the stream's log. Clients take their pieces from it at their own pace; when it is full it lets go of the oldest and
-//! reads on as the slowest of them moves, and a client that holds everybody up waits for another pass. It stays a little
-//! longer than it is needed, because those who lost their connections together do not come back in the same instant. So memory is bounded by the passes, reads by the
-//! range, and exactness is the log's own. Reading NATS is [`crate::feed::pass`]'s business, sending pieces the ledger's.
+//! meets the stream's log. Clients ride on it and take their pieces at their own pace; when it is full it lets go of the
+//! oldest and reads on as the slowest of them moves. Those who lost their connections together do not come back in the same
+//! instant: so a full pass waits a moment for others to get on, a pass that has caught up with another one hands its riders
+//! over, and one that nobody needs stays a little. Who holds others up waits for another pass. Memory is bounded by the
+//! passes and by how many clients have a piece in hand, reads by the range, and exactness is the log's own. Reading NATS is
+//! [`crate::feed::pass`]'s business, sending pieces the ledger's.
 
-use std::collections::{HashMap, HashSet};
+mod pass;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use crate::cursor::{Cursor, Position};
+pub(in crate::feed) use self::pass::Filled;
+use self::pass::{Pass, Serve};
+use crate::cursor::Cursor;
 use crate::event::Event;
 use crate::feed::encode::Encoder;
 use crate::frame::notice::GapReason;
 use crate::link::Ticket;
-use crate::log::{Held, Log, PieceSize};
+use crate::log::{Log, PieceSize};
 use crate::resume::{self, Verdict};
 use crate::route::Grant;
 
 /// Passes at the same time over one stream.
 const PASSES_MAX: usize = 2;
-/// A client that has not come for its next piece for this long does not hold a full pass up.
+/// A client that has not come for its next piece for this long does not hold others up.
 const LAGGARD: Duration = Duration::from_secs(1);
-/// Sequences before the oldest cursor that a pass reads too.
-const NEIGHBOURS: u64 = 4;
-/// How long a pass that nobody takes from is kept for those who come next: a storm takes a second or two.
+/// How long a pass that nobody rides on is kept for those who come next: a storm takes a second or two.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Bounds of replaying.
@@ -33,11 +37,11 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(in crate::feed) struct Bounds {
     /// Events one client may replay.
     pub(in crate::feed) events: u64,
-    /// Clients that are served from passes at the same time; others wait.
+    /// Clients that have a piece in hand at the same time; others wait.
     pub(in crate::feed) clients: usize,
     /// What one client gets at a time.
     pub(in crate::feed) piece: PieceSize,
-    /// What one pass holds before it waits for its clients, in bytes.
+    /// What all passes together hold before they wait for their clients, in bytes.
     pub(in crate::feed) pass_bytes: usize,
 }
 
@@ -59,9 +63,16 @@ pub(super) enum MissingFrom {
     After(u64),
 }
 
+type Key = (usize, Ticket);
+
 impl Missing {
-    fn key(&self) -> (usize, Ticket) {
+    fn key(&self) -> Key {
         (self.shard, self.ticket)
+    }
+
+    /// Only this request still holds the grant of a client that has gone.
+    fn is_gone(&self) -> bool {
+        Arc::strong_count(&self.grant) == 1
     }
 }
 
@@ -88,46 +99,28 @@ pub(super) enum Action {
 }
 
 /// A pass, among all of one stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::feed) struct PassId(u64);
 
-/// Events in stream order; with `end`, the stream had nothing behind them up to this, its last sequence then.
-#[derive(Debug, Default)]
-pub(in crate::feed) struct Filled {
-    pub(in crate::feed) events: Vec<Arc<Event>>,
-    pub(in crate::feed) end: Option<u64>,
-}
-
-/// All passes over one stream.
+/// All passes over one stream, and who waits for what.
 #[derive(Debug)]
 pub(super) struct Replay {
     bounds: Bounds,
     passes: Vec<Pass>,
-    waiting: Vec<Missing>,
-    /// Clients that have been given pieces, until they have joined or gone.
-    members: HashMap<(usize, Ticket), Member>,
-    /// How many of them have a pass.
+    /// Those who have boarded a pass, until they have joined or gone.
+    members: HashMap<Key, Member>,
+    /// Members that have a piece in hand.
     served: usize,
-    /// Somebody waits for a place: whoever comes now stands behind.
-    queue: bool,
-    /// What has happened since everybody who waits was last looked at: events read, clients served.
+    /// Members whose turn it is as soon as fewer have a piece in hand.
+    queue: VecDeque<Missing>,
+    /// Members whose pass has nothing more for them yet.
+    waiting: Vec<Missing>,
+    /// Those whom no pass covers.
+    stranded: Vec<Missing>,
+    /// What has been read since those who wait were last looked at, in events.
     news: usize,
     /// Passes begun so far.
     begun: u64,
-}
-
-#[derive(Debug)]
-struct Pass {
-    id: PassId,
-    log: Log,
-    /// What it holds at most, but for the last batch.
-    bytes_max: usize,
-    /// Nothing more will be read: the stream has nothing behind the head.
-    exhausted: bool,
-    /// Its reader has ended before that: another pass is needed.
-    broken: bool,
-    /// When somebody last needed it.
-    needed: Instant,
 }
 
 /// A client that is given pieces.
@@ -135,12 +128,11 @@ struct Pass {
 struct Member {
     /// Gone when the client is.
     grant: Weak<Grant>,
-    /// The pass that holds what it is to get next. Without one it has no place among [`Bounds::clients`].
-    pass: Option<PassId>,
-    at: u64,
+    /// The pass that holds what it is to get next, and where it is. None once it has held others up, or its pass has ended.
+    seat: Option<(PassId, u64)>,
     replayed: u64,
-    /// When it last got a piece.
-    since: Instant,
+    /// Since when it has a piece in hand.
+    served: Option<Instant>,
 }
 
 impl Replay {
@@ -148,10 +140,11 @@ impl Replay {
         Self {
             bounds,
             passes: Vec::new(),
-            waiting: Vec::new(),
             members: HashMap::new(),
             served: 0,
-            queue: false,
+            queue: VecDeque::new(),
+            waiting: Vec::new(),
+            stranded: Vec::new(),
             news: 0,
             begun: 0,
         }
@@ -165,35 +158,39 @@ impl Replay {
     /// How much more the stream's log is to hold meanwhile, in bytes: clients that come to the end of a pass shall find what
     /// follows there.
     pub(super) fn pins(&self) -> usize {
-        if self.passes.is_empty() { 0 } else { self.bounds.pass_bytes / 4 }
+        if self.passes.is_empty() { 0 } else { self.bounds.pass_bytes / 8 }
     }
 
     /// Ends all passes, when another consumer is read: what they have read beside the one before is proven by nothing.
     pub(super) fn end_passes(&mut self) {
         self.passes.clear();
-        self.members.values_mut().for_each(|member| member.pass = None);
-        self.served = 0;
+        self.members.values_mut().for_each(|member| member.seat = None);
+        self.news = usize::MAX;
     }
 
     /// Forgets all passes and clients, when another log has begun. Gives the clients that waited.
-    pub(super) fn clear(&mut self) -> Vec<Missing> {
-        self.end_passes();
-        self.members.clear();
-        std::mem::take(&mut self.waiting)
-    }
-
-    fn pass(&self, id: PassId) -> Option<&Pass> {
-        self.passes.iter().find(|pass| pass.id == id)
+    pub(super) fn clear(&mut self) -> impl Iterator<Item = Missing> {
+        let ended = std::mem::replace(self, Self { begun: self.begun, ..Self::new(self.bounds) });
+        ended.queue.into_iter().chain(ended.waiting).chain(ended.stranded)
     }
 
     /// Whether a pass is still wanted.
     pub(super) fn has(&self, id: PassId) -> bool {
-        self.pass(id).is_some()
+        self.passes.iter().any(|pass| pass.id == id)
     }
 
-    /// Whether a pass takes more now. `log` is the stream's.
+    /// Whether a pass takes more now. `log` is the stream's. Where another pass goes on, there is nothing to read again.
     pub(super) fn takes(&self, id: PassId, log: &Log) -> bool {
-        self.pass(id).is_some_and(|pass| pass.wants_more(log))
+        let Some(pass) = self.passes.iter().find(|pass| pass.id == id) else { return false };
+        let end = MissingFrom::After(pass.head());
+        pass.wants_more(log, self.bytes_max(id)) && !self.passes.iter().any(|other| other.id != id && other.holds(end))
+    }
+
+    /// What a pass may hold besides the others.
+    fn bytes_max(&self, id: PassId) -> usize {
+        let all = self.bounds.pass_bytes;
+        let others: usize = self.passes.iter().filter(|pass| pass.id != id).map(Pass::bytes).sum();
+        all.saturating_sub(others).clamp(all / 4, all / 4 * 3)
     }
 
     /// A pass has been read further; with `None`, its reader has given up. Sequences that the stream has no message for are
@@ -203,282 +200,259 @@ impl Replay {
         id: PassId,
         filled: Option<Filled>,
         log: &Log,
+        now: Instant,
         encoder: &Encoder,
         removed: GapReason,
     ) {
         let Some(pass) = self.passes.iter_mut().find(|pass| pass.id == id) else { return };
         match filled {
             Some(filled) => {
-                // At the end there is nothing more to wait for.
-                self.news += if filled.end.is_some() { self.waiting.len() } else { filled.events.len() };
-                pass.append(filled, log, |after, id| encoder.removed(after, id, removed));
+                self.news = self.news.saturating_add(filled.events.len());
+                pass.append(filled, log, now, |after, id| encoder.removed(after, id, removed));
             }
-            None => {
-                self.news += self.waiting.len();
-                pass.broken = true;
-            }
+            None => pass.break_off(),
+        }
+        if !self.takes(id, log) {
+            // Those who wait for more of it wait for something else now.
+            self.news = usize::MAX;
         }
     }
 
-    /// Whether so much has happened that looking at everybody who waits is worth it: a storm of clients that each want little
-    /// of a large range must not be gone through for every pull and for every one of them.
-    pub(super) fn is_worth_a_step(&self) -> bool {
-        self.news >= self.waiting.len()
+    /// Serves a client, now or in its turn.
+    pub(super) fn serve(&mut self, missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+        if let Some(member) = self.members.get_mut(&missing.key()) {
+            self.served -= usize::from(member.served.take().is_some());
+        }
+        self.admit(missing, log, now, actions);
+        self.serve_queue(log, now, actions);
     }
 
-    /// Serves whoever can be served now. With `settled`, no further request is at hand: then passes begin for those whom no
-    /// pass covers, at the oldest of them.
+    /// Serves whoever can be served now. With `settled`, no further request is at hand: then a pass begins for those whom none
+    /// covers, at the oldest of them. Those who wait are only looked at when as much has been read as there are of them: a
+    /// storm of clients that each want little of a large range must not be gone through for every pull.
     pub(super) fn step(&mut self, log: &Log, now: Instant, settled: bool) -> Vec<Action> {
         let mut actions = Vec::new();
-        self.members.retain(|_, member| member.grant.strong_count() > 0);
-        self.served = self.members.values().filter(|member| member.pass.is_some()).count();
-        self.serve_waiting(log, now, &mut actions);
-        self.tidy(log, now);
-        if self.queue && self.served < self.bounds.clients {
-            // Places have been given up.
-            self.serve_waiting(log, now, &mut actions);
+        let owed = self.waiting.len() + self.stranded.len();
+        if owed > 0 && self.news >= owed {
+            self.look_again(log, now, &mut actions);
         }
-        self.news = 0;
-        if settled {
-            actions.extend(self.begin_pass(log, now));
+        if settled && !self.stranded.is_empty() {
+            self.begin_pass(log, now, &mut actions);
         }
         actions
     }
 
-    /// In the order in which they have come.
-    fn serve_waiting(&mut self, log: &Log, now: Instant, actions: &mut Vec<Action>) {
-        self.queue = false;
-        for missing in std::mem::take(&mut self.waiting) {
-            // Only this list still holds the grant of a client that has gone.
-            if Arc::strong_count(&missing.grant) > 1 {
-                self.serve(missing, log, now, actions);
-            }
-        }
-        let full = self.served >= self.bounds.clients;
-        self.queue = full && self.waiting.iter().any(|missing| self.own_pass(missing).is_none());
+    /// A second has passed: clients that have gone are forgotten, those who hold others up lose their seats, and passes that
+    /// nobody needs end.
+    pub(super) fn tick(&mut self, log: &Log, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.sweep(now);
+        self.unseat_laggards(now);
+        self.end(|pass| pass.is_idle() && now >= pass.boarded() + LINGER);
+        self.look_again(log, now, &mut actions);
+        actions
     }
 
-    /// Passes let go of what their clients have had, and end when they have none. Where others wait for a pass, or a pass is
-    /// full, a client that does not come for its next piece holds nobody up: it waits for another pass.
-    fn tidy(&mut self, log: &Log, now: Instant) {
-        let asking: HashSet<(usize, Ticket)> = self.waiting.iter().map(Missing::key).collect();
-        let crowded = self.passes.len() >= PASSES_MAX && self.oldest_uncovered(log).is_some();
+    /// A client takes no more pieces.
+    pub(super) fn leave(&mut self, shard: usize, ticket: Ticket, now: Instant) {
+        self.seat(&(shard, ticket), None, now);
+        let member = self.members.remove(&(shard, ticket));
+        self.served -= usize::from(member.is_some_and(|member| member.served.is_some()));
+    }
+
+    /// Finds a place for a client.
+    fn admit(&mut self, missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+        if missing.from.seq() >= log.base().seq {
+            self.leave(missing.shard, missing.ticket, now);
+            actions.push(Action::Join(missing));
+        } else if self.board(&missing, now) {
+            self.queue.push_back(missing);
+        } else {
+            self.stranded.push(missing);
+        }
+    }
+
+    /// Gives a client a seat on the pass that has what it wants, or will: the one that it is on already, if that is so. A full
+    /// pass has only what it holds: when it reads on is up to its own riders.
+    fn board(&mut self, missing: &Missing, now: Instant) -> bool {
+        let (key, from) = (missing.key(), missing.from);
+        let own = self.members.get(&key).and_then(|member| member.seat).map(|(id, _)| id);
+        let stays = |pass: &&Pass| Some(pass.id) == own && pass.reaches(from);
+        let covers = |pass: &&Pass| pass.holds(from) || (pass.reaches(from) && !pass.is_full(self.bytes_max(pass.id)));
+        let pass = self.passes.iter().find(stays).or_else(|| self.passes.iter().find(covers)).map(|pass| pass.id);
+        if pass.is_some() {
+            let new = Member { grant: Arc::downgrade(&missing.grant), seat: None, replayed: 0, served: None };
+            self.members.entry(key).or_insert(new);
+        }
+        self.seat(&key, pass.map(|id| (id, from.seq())), now);
+        pass.is_some()
+    }
+
+    /// Notes where a member is.
+    fn seat(&mut self, key: &Key, to: Option<(PassId, u64)>, now: Instant) {
+        let Some(member) = self.members.get_mut(key) else { return };
+        let before = std::mem::replace(&mut member.seat, to);
         for pass in &mut self.passes {
-            // It has ended at the stream's end of then, and the stream's log has moved past that since.
-            pass.broken |= pass.exhausted && pass.log.head().seq < log.base().seq;
-            // Whom a client that does not come for its next piece would hold up: who needs another pass, a place, or what a full
-            // pass can only read when it has let go of something.
-            let asks = |key: &(usize, Ticket), member: &Member| member.pass == Some(pass.id) && asking.contains(key);
-            let hurried =
-                crowded || self.queue || (pass.is_full() && self.members.iter().any(|(key, member)| asks(key, member)));
-            let mut slowest = None;
-            for (key, member) in self.members.iter_mut().filter(|(_, member)| member.pass == Some(pass.id)) {
-                if pass.broken || (hurried && now >= member.since + LAGGARD && !asking.contains(key)) {
-                    self.served -= usize::from(member.pass.take().is_some());
-                } else {
-                    slowest = Some(slowest.map_or(member.at, |at: u64| at.min(member.at)));
+            if let Some((_, at)) = to.filter(|(id, _)| *id == pass.id) {
+                pass.board(at);
+                if before.is_none() {
+                    pass.welcome(now);
                 }
             }
-            pass.release(slowest.unwrap_or(0));
-            if slowest.is_some() || self.waiting.iter().any(|missing| pass.covers(missing.from)) {
-                pass.needed = now;
+            if let Some((_, at)) = before.filter(|(id, _)| *id == pass.id) {
+                pass.alight(at, now);
             }
-            pass.broken |= pass.needed != now && (crowded || now >= pass.needed + LINGER);
         }
-        self.passes.retain(|pass| !pass.broken);
     }
 
-    fn oldest_uncovered(&self, log: &Log) -> Option<u64> {
-        let old = self.waiting.iter().filter(|missing| missing.from.seq() < log.base().seq);
-        old.filter(|missing| self.pass_for(missing).is_none()).map(|missing| missing.from.seq()).min()
+    /// As many as may have a piece in hand get theirs, in turn.
+    fn serve_queue(&mut self, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+        while self.served < self.bounds.clients
+            && let Some(missing) = self.queue.pop_front()
+        {
+            if missing.is_gone() {
+                self.leave(missing.shard, missing.ticket, now);
+            } else {
+                self.give(missing, log, now, actions);
+            }
+        }
+        for place in 0..self.passes.len() {
+            let bytes_max = self.bytes_max(self.passes[place].id);
+            self.passes[place].make_room(bytes_max, now);
+        }
     }
 
-    /// Serves one, or lets it wait.
-    pub(super) fn serve(&mut self, mut missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
-        self.news += 1;
-        let seq = missing.from.seq();
-        if seq >= log.base().seq {
-            self.leave(missing.shard, missing.ticket);
-            return actions.push(Action::Join(missing));
-        }
-        let Some(place) = self.place_for(&missing) else { return self.waiting.push(missing) };
-        let pass = &mut self.passes[place];
-        let new = Member { grant: Arc::downgrade(&missing.grant), pass: None, at: seq, replayed: 0, since: now };
-        let member = self.members.entry(missing.key()).or_insert(new);
-        self.served += usize::from(member.pass.replace(pass.id).is_none());
-        match pass.serve(&missing, member, self.bounds, log.base().seq, now) {
+    /// Gives one what its pass has for it.
+    fn give(&mut self, mut missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+        let key = missing.key();
+        let seated = self.members.get(&key).and_then(|member| Some((member.seat?.0, member.replayed)));
+        let on = seated.and_then(|(id, replayed)| Some((self.passes.iter().find(|pass| pass.id == id)?, replayed)));
+        let Some((pass, replayed)) = on.filter(|_| missing.from.seq() < log.base().seq) else {
+            return self.admit(missing, log, now, actions);
+        };
+        let id = pass.id;
+        match pass.serve(&missing, replayed, self.bounds, log.base().seq) {
             Serve::Wait(at) => {
                 if let MissingFrom::After(after) = &mut missing.from {
                     *after = at;
                 }
-                if at >= log.base().seq && matches!(missing.from, MissingFrom::After(_)) {
-                    self.leave(missing.shard, missing.ticket);
-                    return actions.push(Action::Join(missing));
-                }
-                self.waiting.push(missing);
+                self.seat(&key, Some((id, at)), now);
+                self.wait(missing, log, now, actions);
             }
-            Serve::Piece { proven, events, upto } => actions.push(Action::Piece { missing, proven, events, upto }),
+            Serve::Piece { proven, events, upto } => {
+                self.seat(&key, Some((id, upto)), now);
+                if let Some(member) = self.members.get_mut(&key) {
+                    member.replayed += events.len() as u64;
+                    member.served = Some(now);
+                    self.served += 1;
+                }
+                actions.push(Action::Piece { missing, proven, events, upto });
+            }
             Serve::Reset(verdict) => {
-                self.leave(missing.shard, missing.ticket);
+                self.leave(missing.shard, missing.ticket, now);
                 actions.push(Action::Verdict(missing, verdict));
             }
             Serve::Limit => {
-                self.leave(missing.shard, missing.ticket);
-                actions.push(Action::Verdict(missing, resume::limited(log, seq)));
+                self.leave(missing.shard, missing.ticket, now);
+                let verdict = resume::limited(log, missing.from.seq());
+                actions.push(Action::Verdict(missing, verdict));
             }
         }
     }
 
-    fn own_pass(&self, missing: &Missing) -> Option<PassId> {
-        self.members.get(&missing.key()).and_then(|member| member.pass)
+    /// A client has had all that its pass holds: it joins, rides on with a pass that is ahead, or waits.
+    fn wait(&mut self, missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+        let joins = missing.from.seq() >= log.base().seq && matches!(missing.from, MissingFrom::After(_));
+        let ahead = self.passes.iter().find(|pass| pass.holds(missing.from)).map(|pass| pass.id);
+        if joins {
+            self.admit(missing, log, now, actions);
+        } else if let Some(id) = ahead {
+            self.seat(&missing.key(), Some((id, missing.from.seq())), now);
+            self.queue.push_back(missing);
+        } else {
+            self.waiting.push(missing);
+        }
     }
 
-    /// The pass that has what a client wants, or will: the one it takes its pieces from already, if that is so.
-    fn pass_for(&self, missing: &Missing) -> Option<usize> {
-        let own = self.own_pass(missing);
-        let goes_on = |pass: &Pass| Some(pass.id) == own && pass.reaches(missing.from);
-        let place = self.passes.iter().position(goes_on);
-        place.or_else(|| self.passes.iter().position(|pass| pass.covers(missing.from)))
+    /// Finds out what there is now for everybody who waits, in the order in which they have come.
+    fn look_again(&mut self, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+        self.news = 0;
+        self.end(|pass| pass.is_over(log));
+        let stranded = std::mem::take(&mut self.stranded);
+        for missing in std::mem::take(&mut self.waiting).into_iter().chain(stranded) {
+            self.admit(missing, log, now, actions);
+        }
+        self.serve_queue(log, now, actions);
     }
 
-    /// The same; none also when as many as may are being served.
-    fn place_for(&self, missing: &Missing) -> Option<usize> {
-        let full = (self.queue || self.served >= self.bounds.clients) && self.own_pass(missing).is_none();
-        if full { None } else { self.pass_for(missing) }
+    /// Ends passes. Who rode on them is admitted anew when it is its turn.
+    fn end(&mut self, ends: impl Fn(&Pass) -> bool) {
+        let before = self.passes.len();
+        self.passes.retain(|pass| !ends(pass));
+        if self.passes.len() < before {
+            let left: HashSet<PassId> = self.passes.iter().map(|pass| pass.id).collect();
+            self.members.values_mut().for_each(|member| member.seat = member.seat.filter(|(id, _)| left.contains(id)));
+        }
     }
 
-    /// A client takes no more pieces from a pass.
-    pub(super) fn leave(&mut self, shard: usize, ticket: Ticket) {
-        let member = self.members.remove(&(shard, ticket));
-        self.served -= usize::from(member.is_some_and(|member| member.pass.is_some()));
-    }
-
-    fn begin_pass(&mut self, log: &Log, now: Instant) -> Option<Action> {
+    fn begin_pass(&mut self, log: &Log, now: Instant, actions: &mut Vec<Action>) {
         if self.passes.len() >= PASSES_MAX {
-            return None;
+            self.end(Pass::is_idle);
         }
-        let oldest = self.oldest_uncovered(log)?;
-        // The message at the cursor is read too: it proves the cursor, and if it is gone those before it do.
-        let from = oldest.saturating_sub(NEIGHBOURS).max(1);
-        let base = Position { seq: from - 1, time: 0 };
-        tracing::debug!(from, until = log.base().seq, "Replay begins");
-        let id = PassId(self.begun);
+        if self.passes.len() >= PASSES_MAX {
+            return;
+        }
+        self.stranded.retain(|missing| !missing.is_gone());
+        let Some(oldest) = self.stranded.iter().map(|missing| missing.from.seq()).min() else { return };
+        let pass = Pass::new(PassId(self.begun), oldest, log, now);
         self.begun += 1;
-        let bytes_max = self.bounds.pass_bytes;
-        let log = Log::new(log.epoch(), base, usize::MAX);
-        self.passes.push(Pass { id, log, bytes_max, exhausted: false, broken: false, needed: now });
-        Some(Action::Read { pass: id, from })
-    }
-}
-
-enum Serve {
-    Piece {
-        proven: Option<Cursor>,
-        events: Vec<Arc<Event>>,
-        upto: u64,
-    },
-    /// Nothing for it up to here; more is on its way.
-    Wait(u64),
-    /// Another message stands at its cursor's sequence.
-    Reset(Verdict),
-    /// It has replayed as much as one client may.
-    Limit,
-}
-
-impl Pass {
-    /// Whether it has what is wanted or will read it soon. A full pass has only what it holds: when it reads on is up to its
-    /// own clients.
-    fn covers(&self, from: MissingFrom) -> bool {
-        self.reaches(from) && (from.seq() < self.log.head().seq || !self.is_full())
-    }
-
-    /// Whether everything that is wanted lies in what this pass holds or may still read; for a cursor, its own message too,
-    /// which proves it. Sequence 0 is before every message and needs no proof.
-    fn reaches(&self, from: MissingFrom) -> bool {
-        let (base, seq) = (self.log.base(), from.seq());
-        match from {
-            MissingFrom::Cursor(_) => seq > base.seq || (seq == base.seq && (seq == 0 || base.time != 0)),
-            MissingFrom::After(_) => seq >= base.seq,
+        actions.push(Action::Read { pass: pass.id, from: pass.from() });
+        self.passes.push(pass);
+        for missing in std::mem::take(&mut self.stranded) {
+            self.admit(missing, log, now, actions);
         }
+        self.serve_queue(log, now, actions);
     }
 
-    /// Lets go of what everybody has had, where a full pass needs room to read on: a twelfth. Before that it is there for those
-    /// who come later with as old a cursor. The message at a client's own position is kept: it proves the cursors there.
-    fn release(&mut self, slowest: u64) {
-        self.log.release(slowest.saturating_sub(1), self.bytes_max - self.bytes_max / 12);
+    /// Forgets clients that have gone.
+    fn sweep(&mut self, now: Instant) {
+        self.queue.retain(|missing| !missing.is_gone());
+        self.waiting.retain(|missing| !missing.is_gone());
+        self.stranded.retain(|missing| !missing.is_gone());
+        self.unseat(now, |member| member.grant.strong_count() == 0);
+        self.members.retain(|_, member| member.grant.strong_count() > 0);
     }
 
-    fn is_full(&self) -> bool {
-        self.log.bytes() >= self.bytes_max
-    }
-
-    /// Until it meets the stream's log, and while its clients keep up.
-    fn wants_more(&self, log: &Log) -> bool {
-        !self.exhausted && !self.broken && self.log.head().seq < log.base().seq && !self.is_full()
-    }
-
-    /// Nothing above the head of the stream's log is taken: only up to there the consumer proves that the stream has not
-    /// become another one meanwhile.
-    fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
-        let head = log.head().seq;
-        for event in filled.events {
-            self.declare_removed((event.at.seq - 1).min(head), &hole);
-            if event.at.seq > head {
-                self.exhausted = true;
-                return;
-            }
-            self.log.append(event);
+    /// A client that does not come for its next piece must not hold up who waits for a place, for another pass, or for what a full
+    /// pass can only read when it has let go of something. Where others wait for another pass, it must not come so slowly either that
+    /// a pass stands still.
+    fn unseat_laggards(&mut self, now: Instant) {
+        let crowded = self.passes.len() >= PASSES_MAX && !self.stranded.is_empty();
+        let urgent = crowded || !self.queue.is_empty();
+        let rides_on = |missing: &Missing| self.members.get(&missing.key()).and_then(|member| member.seat);
+        let waited_for: HashSet<PassId> = self.waiting.iter().filter_map(rides_on).map(|(id, _)| id).collect();
+        let mut hurried = HashMap::new();
+        for pass in &self.passes {
+            let bytes_max = self.bytes_max(pass.id);
+            let holds_up = urgent || (pass.is_full(bytes_max) && waited_for.contains(&pass.id));
+            let stands = crowded && pass.is_held_up(bytes_max, LAGGARD, now);
+            hurried.insert(pass.id, (holds_up, stands.then(|| pass.middle())));
         }
-        if let Some(last) = filled.end {
-            self.exhausted = true;
-            self.declare_removed(last.min(log.base().seq), &hole);
-        }
+        self.unseat(now, |member| {
+            let Some((since, (id, at))) = member.served.zip(member.seat) else { return false };
+            let Some((holds_up, behind)) = hurried.get(&id) else { return false };
+            (*holds_up && now >= since + LAGGARD) || behind.is_some_and(|behind| at < behind)
+        });
     }
 
-    /// Sequences that the stream has no message for any more are a hole that everybody is told of.
-    fn declare_removed(&mut self, upto: u64, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
-        let head = self.log.head();
-        if upto > head.seq {
-            let at = Position { seq: upto, time: 0 };
-            self.log.append(hole(head.seq, self.log.cursor(at)));
-        }
-    }
-
-    /// `held` is the base of the stream's log: what is behind it is replayed by nobody.
-    fn serve(&self, missing: &Missing, member: &mut Member, bounds: Bounds, held: u64, now: Instant) -> Serve {
-        let seq = missing.from.seq();
-        let mut proven = None;
-        if let MissingFrom::Cursor(cursor) = missing.from {
-            // What follows directly decides whether the stream opens with a gap.
-            if self.log.head().seq <= seq && !self.exhausted {
-                return Serve::Wait(seq);
-            }
-            match self.log.at(seq) {
-                Held::Beyond => return Serve::Wait(seq),
-                held if resume::contradicts(&self.log, held, cursor.at) => {
-                    return Serve::Reset(resume::rolled_back(&self.log, cursor));
-                }
-                _ => proven = Some(cursor),
+    /// Takes their seats from members, and their places among [`Bounds::clients`].
+    fn unseat(&mut self, now: Instant, choose: impl Fn(&Member) -> bool) {
+        let chosen: Vec<Key> = self.members.iter().filter(|(_, member)| choose(member)).map(|(key, _)| *key).collect();
+        for key in chosen {
+            self.seat(&key, None, now);
+            if let Some(member) = self.members.get_mut(&key) {
+                self.served -= usize::from(member.served.take().is_some());
             }
         }
-        let left = bounds.events - member.replayed;
-        let events = bounds.piece.events.min(usize::try_from(left).unwrap_or(usize::MAX));
-        let selection = self.log.select(seq, missing.grant.stream(), PieceSize { events, ..bounds.piece });
-        if left == 0 {
-            // At least one is selected if there is one. Exactly as many as it may replay are no gap.
-            let next = selection.events.first().map_or(u64::MAX, |event| event.at.seq);
-            if next <= held {
-                return Serve::Limit;
-            }
-            member.at = selection.upto.min(held);
-            return Serve::Wait(member.at);
-        }
-        member.at = selection.upto;
-        if selection.events.is_empty() && proven.is_none() {
-            return Serve::Wait(selection.upto);
-        }
-        member.since = now;
-        member.replayed += selection.events.len() as u64;
-        Serve::Piece { proven, events: selection.events, upto: selection.upto }
     }
 }
