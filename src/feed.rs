@@ -36,8 +36,10 @@ use crate::log::PieceSize;
 use crate::route::Route;
 use crate::telemetry::metrics::FeedMetrics;
 
-/// What one pass over the past of a stream holds, in bytes; at most two passes run over a stream.
-const PASS_BYTES: usize = 24 * 1024 * 1024;
+/// What all passes over the past hold together, in bytes: the streams share it evenly, as they share `limits.replays`.
+const PASS_BYTES: usize = 48 * 1024 * 1024;
+/// What the passes over one stream hold at least: a few pulls.
+const STREAM_PASS_BYTES_MIN: usize = 4 * 1024 * 1024;
 
 /// The ways to all feeds, for shards and admin.
 #[derive(Debug, Clone)]
@@ -90,6 +92,7 @@ pub async fn start(
     let history = connection::keep(&config.nats, connection::Role::History).await?;
     // Half of a client's queue: room is left for what arrives while the last piece is on its way.
     let piece = PieceSize { bytes: config.limits.queue_bytes / 2, events: config.limits.queue_events / 2 };
+    let streams = config.routes.streams.len().max(1);
     for (index, (name, (requests, status))) in config.routes.streams.iter().zip(unstarted.streams).enumerate() {
         let opening = opening::Opening {
             stream: name.clone(),
@@ -112,9 +115,9 @@ pub async fn start(
         let index = u8::try_from(index).expect("the configuration allows at most 255 streams");
         let bounds = ledger::Bounds {
             events: config.limits.replay_events,
-            clients: config.limits.replays,
+            clients: (config.limits.replays / streams).max(1),
             piece,
-            pass_bytes: PASS_BYTES,
+            pass_bytes: (PASS_BYTES / streams).max(STREAM_PASS_BYTES_MIN),
         };
         let settings =
             ledger::Settings { index, encoder: encoder.clone(), history_bytes: config.history_bytes, bounds };

@@ -66,6 +66,12 @@ impl Grant {
     pub fn live(&self) -> &[Pattern] {
         &self.live
     }
+
+    /// A grant without a route.
+    #[cfg(test)]
+    pub(crate) fn of_stream(pattern: &str) -> Self {
+        Self { stream: vec![Pattern::parse(pattern).expect("a pattern")], live: Vec::new() }
+    }
 }
 
 /// Why there is no grant.

@@ -322,7 +322,7 @@ impl Ledger {
     /// A pass has been read further; with `None`, its reader has given up. `settled`: no request is at hand.
     pub(super) fn filled(&mut self, pass: PassId, filled: Option<Filled>, now: Instant, settled: bool) {
         let Some(log) = &self.log else { return };
-        self.replay.filled(pass, filled, log, now, &self.settings.encoder, self.removed);
+        self.replay.filled(pass, filled, log, &self.settings.encoder, self.removed);
         self.step_replay(now, settled);
     }
 

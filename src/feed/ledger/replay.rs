@@ -9,6 +9,8 @@
 //! [`crate::feed::pass`]'s business, sending pieces the ledger's.
 
 mod pass;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Weak};
@@ -200,7 +202,6 @@ impl Replay {
         id: PassId,
         filled: Option<Filled>,
         log: &Log,
-        now: Instant,
         encoder: &Encoder,
         removed: GapReason,
     ) {
@@ -208,7 +209,7 @@ impl Replay {
         match filled {
             Some(filled) => {
                 self.news = self.news.saturating_add(filled.events.len());
-                pass.append(filled, log, now, |after, id| encoder.removed(after, id, removed));
+                pass.append(filled, log, |after, id| encoder.removed(after, id, removed));
             }
             None => pass.break_off(),
         }
@@ -424,19 +425,20 @@ impl Replay {
     }
 
     /// A client that does not come for its next piece must not hold up who waits for a place, for another pass, or for what a full
-    /// pass can only read when it has let go of something. Where others wait for another pass, it must not come so slowly either that
-    /// a pass stands still.
+    /// pass can only read when it has let go of something. Nor must it come so slowly that a pass crawls for which
+    /// others wait.
     fn unseat_laggards(&mut self, now: Instant) {
         let crowded = self.passes.len() >= PASSES_MAX && !self.stranded.is_empty();
         let urgent = crowded || !self.queue.is_empty();
         let rides_on = |missing: &Missing| self.members.get(&missing.key()).and_then(|member| member.seat);
         let waited_for: HashSet<PassId> = self.waiting.iter().filter_map(rides_on).map(|(id, _)| id).collect();
         let mut hurried = HashMap::new();
-        for pass in &self.passes {
-            let bytes_max = self.bytes_max(pass.id);
-            let holds_up = urgent || (pass.is_full(bytes_max) && waited_for.contains(&pass.id));
-            let stands = crowded && pass.is_held_up(bytes_max, LAGGARD, now);
-            hurried.insert(pass.id, (holds_up, stands.then(|| pass.middle())));
+        for place in 0..self.passes.len() {
+            let bytes_max = self.bytes_max(self.passes[place].id);
+            let pass = &mut self.passes[place];
+            let waited_for = pass.is_nearly_full(bytes_max) && waited_for.contains(&pass.id);
+            let behind = pass.crawls(now).filter(|_| waited_for || crowded);
+            hurried.insert(pass.id, (waited_for || urgent, behind));
         }
         self.unseat(now, |member| {
             let Some((since, (id, at))) = member.served.zip(member.seat) else { return false };

@@ -19,6 +19,9 @@ const GATHERED: Duration = Duration::from_millis(200);
 const GATHER_MAX: Duration = Duration::from_secs(3);
 /// A full pass that leaves lets go of one in so many bytes, so that it reads on in larger strides.
 const STRIDE: usize = 12;
+/// In this time the slowest rider of a pass for which others wait makes up at least one in so many of what it lags.
+const PACE: u64 = 8;
+const PACE_OVER: Duration = Duration::from_secs(1);
 
 /// Events in stream order; with `end`, the stream had nothing behind them up to this, its last sequence then.
 #[derive(Debug, Default)]
@@ -55,8 +58,8 @@ pub(super) struct Pass {
     began: Instant,
     /// When somebody last got on.
     boarded: Instant,
-    /// When it was last read further.
-    moved: Instant,
+    /// When its pace was last looked at, and where the slowest rider was.
+    mark: (Instant, u64),
 }
 
 impl Pass {
@@ -66,7 +69,7 @@ impl Pass {
         tracing::debug!(from = base.seq + 1, until = log.base().seq, "Replay begins");
         let log = Log::new(log.epoch(), base, usize::MAX);
         let riders = BTreeMap::new();
-        Self { id, log, riders, exhausted: false, broken: false, began: now, boarded: now, moved: now }
+        Self { id, log, riders, exhausted: false, broken: false, began: now, boarded: now, mark: (now, 0) }
     }
 
     /// The first sequence it is to read.
@@ -88,11 +91,6 @@ impl Pass {
 
     pub(super) fn boarded(&self) -> Instant {
         self.boarded
-    }
-
-    /// The middle of what it holds.
-    pub(super) fn middle(&self) -> u64 {
-        u64::midpoint(self.log.base().seq, self.log.head().seq)
     }
 
     /// Somebody gets on, or rides on from another place.
@@ -137,9 +135,24 @@ impl Pass {
         self.log.bytes() >= bytes_max
     }
 
-    /// Whether it is full and has stood still for so long, though it might have left.
-    pub(super) fn is_held_up(&self, bytes_max: usize, patience: Duration, now: Instant) -> bool {
-        self.is_full(bytes_max) && !self.is_gathering(now) && now >= self.moved + patience
+    /// Full, or it has let go of something just now to read on.
+    pub(super) fn is_nearly_full(&self, bytes_max: usize) -> bool {
+        self.log.bytes() >= bytes_max - bytes_max / STRIDE
+    }
+
+    /// Whether its slowest rider lags and has come on by less than it should in the last second. Gives the middle between that
+    /// one and the head.
+    pub(super) fn crawls(&mut self, now: Instant) -> Option<u64> {
+        let (since, from) = self.mark;
+        if now < since + PACE_OVER {
+            return None;
+        }
+        let slowest = *self.riders.first_key_value()?.0;
+        self.mark = (now, slowest);
+        // Somebody older may have got on.
+        let came_on = slowest.checked_sub(from)?;
+        let crawls = !self.is_gathering(now) && came_on < self.head().saturating_sub(slowest) / PACE;
+        crawls.then(|| u64::midpoint(slowest, self.head()))
     }
 
     fn is_gathering(&self, now: Instant) -> bool {
@@ -176,8 +189,7 @@ impl Pass {
 
     /// Takes what was read. Nothing above the head of the stream's log: only up to there the consumer proves that the stream has
     /// not become another one meanwhile.
-    pub(super) fn append(&mut self, filled: Filled, log: &Log, now: Instant, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
-        self.moved = now;
+    pub(super) fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
         let head = log.head().seq;
         for event in filled.events {
             self.declare_removed((event.at.seq - 1).min(head), &hole);
