@@ -10,7 +10,7 @@ use super::{Ledger, Output};
 use crate::cursor::{Cursor, LastEventId, Position};
 use crate::event::Event;
 use crate::feed::look::Looked;
-use crate::feed::start::{self, LEADER_PATIENCE, Start};
+use crate::feed::start::{self, Known, LEADER_PATIENCE, Start};
 use crate::frame::notice::{self, Gap, GapReason, Resume};
 use crate::link::{self, Piece, StreamRequest, Ticket};
 use crate::resume::{self, Verdict};
@@ -41,6 +41,13 @@ impl Waiting {
         };
         let Missing { shard, ticket, grant, .. } = missing;
         Self { shard, ticket, grant, last, since: now, refuted: None }
+    }
+
+    /// The place within what is held that its cursor says is empty.
+    fn hole(&self, known: &Known) -> Option<u64> {
+        let LastEventId::Cursor(cursor) = self.last else { return None };
+        let Position { seq, time } = cursor.at;
+        (cursor.epoch == known.epoch && time == 0 && seq > 0 && seq <= known.head.seq).then_some(seq)
     }
 
     /// Whether a look, at which the stream still was what is held, shows that the cursor does not fit the stream: that was
@@ -146,11 +153,7 @@ impl Ledger {
     pub(super) fn look(&mut self) {
         let Some(known) = self.known().filter(|_| !self.doubtful.is_empty() && self.looking.is_none()) else { return };
         self.looking = Some(self.logs);
-        let hole = |client: &Waiting| match client.last {
-            LastEventId::Cursor(cursor) if cursor.epoch == known.epoch && cursor.at.time == 0 => Some(cursor.at.seq),
-            _ => None,
-        };
-        let at = self.doubtful.iter().find_map(hole).unwrap_or(0);
+        let at = self.doubtful.iter().find_map(|client| client.hole(&known)).unwrap_or(0);
         self.outputs.push_back(Output::Look { known, at });
     }
 
@@ -165,8 +168,9 @@ impl Ledger {
             client.refuted = client.judged_by(&looked);
             if client.refuted.is_some() { &mut self.settling } else { &mut self.doubtful }.push(client);
         }
-        // The others wait for the head, or for the next tick.
-        if self.doubtful.iter().any(|client| client.since > looked.asked) {
+        // Who is in doubt over another place is next. The others wait for the head, or for the next tick.
+        let unasked = |client: &Waiting| client.hole(&looked.known).is_some_and(|at| at != looked.at.0);
+        if self.doubtful.iter().any(|client| client.since > looked.asked || unasked(client)) {
             self.look();
         }
         true
