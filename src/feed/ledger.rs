@@ -21,7 +21,7 @@ use crate::cursor::{Cursor, Epoch, LastEventId, Position};
 use crate::event::{Event, Frames};
 use crate::frame::Frame;
 use crate::frame::notice::{self, Gap, GapReason};
-use crate::link::{self, FeedStatus, Piece, StreamRequest, Ticket};
+use crate::link::{self, FeedStatus, Piece, StreamRequest, Tells, Ticket};
 use crate::log::Log;
 use crate::route::Grant;
 
@@ -43,8 +43,8 @@ pub(super) enum Output {
     Notice {
         /// The frame.
         frame: Frame,
-        /// What it tells of NATS, if that.
-        degraded: Option<bool>,
+        /// What it says.
+        tells: Tells,
     },
     /// Where the head is, for the shards that do not know.
     Head(Cursor),
@@ -272,7 +272,7 @@ impl Ledger {
         let hole = self.settings.encoder.removed(head, log.cursor(at), self.removed);
         log.append(hole.clone());
         let Frames::Shared(frame) = &hole.frames else { return };
-        self.outputs.push_back(Output::Notice { frame: frame.clone(), degraded: None });
+        self.outputs.push_back(Output::Notice { frame: frame.clone(), tells: Tells::Hole(upto) });
         // After the notice: a heartbeat must neither be ahead of it nor, later, behind it.
         self.outputs.push_back(Output::Head(log.cursor(log.head())));
     }
@@ -305,7 +305,7 @@ impl Ledger {
         // The next heartbeat must not be behind the notice.
         self.outputs.push_back(Output::Head(head));
         let frame = if degraded { notice::degraded(Some(head)) } else { notice::recovered(Some(head)) };
-        self.outputs.push_back(Output::Notice { frame, degraded: Some(degraded) });
+        self.outputs.push_back(Output::Notice { frame, tells: Tells::Degraded(degraded) });
     }
 
     /// Whether a pass is still wanted.
