@@ -11,7 +11,7 @@ use crate::frame::Frame;
 pub struct Event {
     /// Its place in the stream; [`Position::START`] for core subjects, which have none.
     pub at: Position,
-    /// The subject on the wire; empty for a hole in the stream, which concerns everyone; bytes that are not UTF-8 stand as U+FFFD, which no literal token of a grant matches.
+    /// The subject on the wire; empty for a hole in the stream ([`Hole`]), which concerns everyone; bytes that are not UTF-8 stand as U+FFFD, which no literal token of a grant matches.
     pub subject: Box<str>,
     /// Its bytes.
     pub frames: Frames,
@@ -24,6 +24,27 @@ pub enum Frames {
     Shared(Frame),
     /// One per format, by index into the route table's formats.
     PerFormat(Box<[(u8, Frame)]>),
+    /// Messages that the stream has no more.
+    Hole(Box<Hole>),
+}
+
+/// Messages that are gone from a stream, up to the place of their event.
+#[derive(Debug)]
+pub struct Hole {
+    /// The last sequence before them.
+    pub after: u64,
+    /// What tells of all of them, in every format.
+    pub frame: Frame,
+}
+
+impl Event {
+    /// The hole, if it is one.
+    pub fn hole(&self) -> Option<&Hole> {
+        match &self.frames {
+            Frames::Hole(hole) => Some(hole),
+            Frames::Shared(_) | Frames::PerFormat(_) => None,
+        }
+    }
 }
 
 impl Frames {
@@ -44,6 +65,7 @@ impl Frames {
         match self {
             Self::Shared(frame) => Some(frame),
             Self::PerFormat(frames) => frames.iter().find(|(f, _)| *f == format).map(|(_, frame)| frame),
+            Self::Hole(hole) => Some(&hole.frame),
         }
     }
 
@@ -52,6 +74,7 @@ impl Frames {
         match self {
             Self::Shared(frame) => frame.wire().len(),
             Self::PerFormat(frames) => frames.iter().map(|(_, frame)| frame.wire().len()).sum(),
+            Self::Hole(hole) => hole.frame.wire().len() + size_of::<Hole>(),
         }
     }
 }

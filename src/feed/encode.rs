@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::api::StoredMessage;
 use crate::config::Format;
 use crate::cursor::{Cursor, Position};
-use crate::event::{Event, Frames};
+use crate::event::{Event, Frames, Hole};
 use crate::frame::notice::{self, Gap, GapReason};
 use crate::frame::{Frame, Message};
 use crate::telemetry::metrics::FeedMetrics;
@@ -75,7 +75,7 @@ impl Encoder {
         self.metrics.gap(reason);
         let gap = Gap { after: Some(after), next: Some(id.at.seq + 1), reason };
         let frame = notice::gap(self.stream.as_deref(), gap, Some(id));
-        Arc::new(Event { at: id.at, subject: Box::default(), frames: Frames::Shared(frame) })
+        Arc::new(Event { at: id.at, subject: Box::default(), frames: Frames::Hole(Box::new(Hole { after, frame })) })
     }
 
     /// The gap that stands in for one message.

@@ -18,7 +18,7 @@ use self::replay::{Missing, MissingFrom, Replay};
 use super::encode::Encoder;
 use super::start::{Begun, Known, RECENT, Start};
 use crate::cursor::{Cursor, Epoch, LastEventId, Position};
-use crate::event::{Event, Frames};
+use crate::event::Event;
 use crate::frame::Frame;
 use crate::frame::notice::{self, Gap, GapReason};
 use crate::link::{self, FeedStatus, Piece, StreamRequest, Tells, Ticket};
@@ -271,8 +271,9 @@ impl Ledger {
         let at = Position { seq: upto, time: 0 };
         let hole = self.settings.encoder.removed(head, log.cursor(at), self.removed);
         log.append(hole.clone());
-        let Frames::Shared(frame) = &hole.frames else { return };
-        self.outputs.push_back(Output::Notice { frame: frame.clone(), tells: Tells::Hole(upto) });
+        if let Some(hole) = hole.hole() {
+            self.outputs.push_back(Output::Notice { frame: hole.frame.clone(), tells: Tells::Hole(upto) });
+        }
         // After the notice: a heartbeat must neither be ahead of it nor, later, behind it.
         self.outputs.push_back(Output::Head(log.cursor(log.head())));
     }

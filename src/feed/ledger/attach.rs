@@ -283,14 +283,14 @@ impl Ledger {
         self.outputs.push_back(Output::Piece { shard, ticket, grant, head: None, piece });
     }
 
-    /// Where messages are gone directly behind what a client has, it is told so from its own place on, which may lie inside
-    /// the hole.
+    /// Where a client's next event is a hole, its stream opens with a gap. A client whose own place lies inside the hole is told
+    /// of it from there on.
     fn begin_at_hole(&self, opening: Option<&mut link::Opening>, after: u64, events: &mut [Arc<Event>]) {
         let (Some(log), Some(first)) = (&self.log, events.first_mut()) else { return };
-        if !first.subject.is_empty() {
-            return;
+        let Some(hole) = first.hole() else { return };
+        if hole.after < after {
+            *first = self.settings.encoder.removed(after, log.cursor(first.at), self.removed);
         }
-        *first = self.settings.encoder.removed(after, log.cursor(first.at), self.removed);
         if let Some(opening) = opening.filter(|opening| opening.resume == Resume::Exact) {
             opening.resume = Resume::Gap;
         }
