@@ -5,6 +5,7 @@
 
 use crate::cursor::Position;
 use crate::frame::Frame;
+use crate::frame::notice::GapReason;
 
 /// One message, ready to be sent to anyone who may hear it.
 #[derive(Debug)]
@@ -31,10 +32,31 @@ pub enum Frames {
 /// Messages that are gone from a stream, up to the place of their event.
 #[derive(Debug)]
 pub struct Hole {
-    /// The last sequence before them.
-    pub after: u64,
+    /// The last sequence before them, and when the last message before them was stored, if that is known.
+    pub after: Position,
+    /// What can have removed them.
+    pub cause: Cause,
     /// What tells of all of them, in every format.
     pub frame: Frame,
+}
+
+/// What can have removed the messages of one hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cause {
+    /// A limit in number or size.
+    pub by_size: bool,
+    /// Age, of messages stored before this time, nanoseconds since 1970; 0 is none.
+    pub aged: u64,
+}
+
+impl Cause {
+    /// No limit.
+    pub const SOMEBODY: Self = Self { by_size: false, aged: 0 };
+
+    /// What clients are told. `before`: when the last message before the missing ones was stored; 0 is not known.
+    pub fn reason(self, before: u64) -> GapReason {
+        if self.by_size || before < self.aged { GapReason::Retention } else { GapReason::Purged }
+    }
 }
 
 impl Event {

@@ -11,9 +11,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::cursor::{Cursor, Position};
-use crate::event::Event;
+use crate::event::{Cause, Event};
 use crate::feed::encode::Encoder;
-use crate::frame::notice::GapReason;
+use crate::feed::removal::Stock;
 use crate::link::Ticket;
 use crate::log::{Held, Log, PieceSize};
 use crate::resume::{self, Verdict};
@@ -96,6 +96,8 @@ pub(in crate::feed) struct PassId(u64);
 pub(in crate::feed) struct Filled {
     pub(in crate::feed) events: Vec<Arc<Event>>,
     pub(in crate::feed) end: Option<u64>,
+    /// How full the stream was when its leader was asked, if it was since the last.
+    pub(in crate::feed) stock: Option<Stock>,
 }
 
 /// All passes over one stream.
@@ -197,21 +199,21 @@ impl Replay {
     }
 
     /// A pass has been read further; with `None`, its reader has given up. Sequences that the stream has no message for are
-    /// holes for the reason `removed`.
+    /// holes, and `removed` says what they can come from.
     pub(super) fn filled(
         &mut self,
         id: PassId,
         filled: Option<Filled>,
         log: &Log,
         encoder: &Encoder,
-        removed: GapReason,
+        removed: impl Fn(u64) -> Cause,
     ) {
         let Some(pass) = self.passes.iter_mut().find(|pass| pass.id == id) else { return };
         match filled {
             Some(filled) => {
                 // At the end there is nothing more to wait for.
                 self.news += if filled.end.is_some() { self.waiting.len() } else { filled.events.len() };
-                pass.append(filled, log, |after, id| encoder.removed(after, id, removed));
+                pass.append(filled, log, |before, id| encoder.removed(before, id, removed(id.at.seq)));
             }
             None => {
                 self.news += self.waiting.len();
@@ -419,7 +421,7 @@ impl Pass {
 
     /// Nothing above the head of the stream's log is taken: only up to there the consumer proves that the stream has not
     /// become another one meanwhile.
-    fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
+    fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(Position, Cursor) -> Arc<Event>) {
         let head = log.head().seq;
         for event in filled.events {
             self.declare_removed((event.at.seq - 1).min(head), &hole);
@@ -436,11 +438,11 @@ impl Pass {
     }
 
     /// Sequences that the stream has no message for any more are a hole that everybody is told of.
-    fn declare_removed(&mut self, upto: u64, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
-        let head = self.log.head();
-        if upto > head.seq {
+    fn declare_removed(&mut self, upto: u64, hole: impl Fn(Position, Cursor) -> Arc<Event>) {
+        let before = Position { seq: self.log.head().seq, time: self.log.time() };
+        if upto > before.seq {
             let at = Position { seq: upto, time: 0 };
-            self.log.append(hole(head.seq, self.log.cursor(at)));
+            self.log.append(hole(before, self.log.cursor(at)));
         }
     }
 
