@@ -5,13 +5,14 @@
 
 use crate::cursor::Position;
 use crate::frame::Frame;
+use crate::frame::notice::GapReason;
 
 /// One message, ready to be sent to anyone who may hear it.
 #[derive(Debug)]
 pub struct Event {
     /// Its place in the stream; [`Position::START`] for core subjects, which have none.
     pub at: Position,
-    /// The subject on the wire; empty for a hole in the stream, which concerns everyone; bytes that are not UTF-8 stand as U+FFFD, which no literal token of a grant matches.
+    /// The subject on the wire; empty for a hole in the stream ([`Hole`]), which concerns everyone; bytes that are not UTF-8 stand as U+FFFD, which no literal token of a grant matches.
     pub subject: Box<str>,
     /// Its bytes.
     pub frames: Frames,
@@ -24,6 +25,48 @@ pub enum Frames {
     Shared(Frame),
     /// One per format, by index into the route table's formats.
     PerFormat(Box<[(u8, Frame)]>),
+    /// Messages that the stream has no more.
+    Hole(Box<Hole>),
+}
+
+/// Messages that are gone from a stream, up to the place of their event.
+#[derive(Debug)]
+pub struct Hole {
+    /// The last sequence before them, and when the last message before them was stored, if that is known.
+    pub after: Position,
+    /// What can have removed them.
+    pub cause: Cause,
+    /// What tells of all of them, in every format.
+    pub frame: Frame,
+}
+
+/// What can have removed the messages of one hole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cause {
+    /// A limit in number or size.
+    pub by_size: bool,
+    /// Age, of messages stored before this time, nanoseconds since 1970; 0 is none.
+    pub aged: u64,
+}
+
+impl Cause {
+    /// No limit.
+    pub const SOMEBODY: Self = Self { by_size: false, aged: 0 };
+
+    /// What clients are told. `before`: when the last message before the missing ones was stored; 0 is not known.
+    pub fn reason(self, before: u64) -> GapReason {
+        if self.by_size || before < self.aged { GapReason::Retention } else { GapReason::Purged }
+    }
+}
+
+impl Event {
+    /// The hole, if it is one.
+    pub fn hole(&self) -> Option<&Hole> {
+        match &self.frames {
+            Frames::Hole(hole) => Some(hole),
+            Frames::Shared(_) | Frames::PerFormat(_) => None,
+        }
+    }
 }
 
 impl Frames {
@@ -44,6 +87,7 @@ impl Frames {
         match self {
             Self::Shared(frame) => Some(frame),
             Self::PerFormat(frames) => frames.iter().find(|(f, _)| *f == format).map(|(_, frame)| frame),
+            Self::Hole(hole) => Some(&hole.frame),
         }
     }
 
@@ -52,6 +96,7 @@ impl Frames {
         match self {
             Self::Shared(frame) => frame.wire().len(),
             Self::PerFormat(frames) => frames.iter().map(|(_, frame)| frame.wire().len()).sum(),
+            Self::Hole(hole) => hole.frame.wire().len() + size_of::<Hole>(),
         }
     }
 }

@@ -15,6 +15,7 @@ mod live;
 mod look;
 mod opening;
 mod pass;
+mod removal;
 mod reply;
 #[cfg(test)]
 mod simulation;

@@ -113,8 +113,8 @@ pub enum ToShard {
         stream: u8,
         /// The frame, with the id to go on from.
         frame: Frame,
-        /// What it tells of NATS, if that: whether clients are degraded from now on.
-        degraded: Option<bool>,
+        /// What it says.
+        tells: Tells,
     },
     /// Something the clients of core subjects are told.
     LiveNotice(LiveNotice),
@@ -153,6 +153,15 @@ pub enum ToShard {
         /// How long that may take.
         window: Duration,
     },
+}
+
+/// What every client of a stream is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tells {
+    /// Whether NATS is away from now on.
+    Degraded(bool),
+    /// What the stream had up to this sequence, and has not been sent, is gone.
+    Hole(u64),
 }
 
 /// Which connections are asked for; absent fields do not narrow.

@@ -101,7 +101,8 @@ impl Removal {
     /// What clients are told of removed messages.
     fn reason(self) -> &'static str {
         match self {
-            Self::MaxMessages | Self::MaxBytes | Self::MaxAge | Self::PerSubject => "retention",
+            Self::MaxMessages | Self::MaxBytes | Self::PerSubject => "retention",
+            // Also after `MaxAge`: that limit is not in force any more, and the one that is explains nothing.
             _ => "purged",
         }
     }
@@ -155,13 +156,19 @@ impl Stage {
         self.jetstream.update_stream(config).await.expect("the stream is updated");
     }
 
-    /// What goes when everything has been published. A limit is then raised: what comes later removes nothing.
+    /// What goes when everything has been published. A limit is then raised by one message: the one that comes later removes
+    /// nothing.
     async fn remove(&self) {
-        let raised = stream::Config { max_messages: 1000, max_bytes: 1 << 30, ..self.removal.config() };
+        let config = self.removal.config();
+        let raised = match self.removal {
+            Removal::MaxMessages => Some(stream::Config { max_messages: 21, ..config }),
+            Removal::MaxBytes => Some(stream::Config { max_bytes: 95_000, ..config }),
+            _ => None,
+        };
+        if let Some(raised) = raised {
+            self.jetstream.update_stream(raised).await.expect("the stream is updated");
+        }
         match self.removal {
-            Removal::MaxMessages | Removal::MaxBytes => {
-                self.jetstream.update_stream(raised).await.expect("the stream is updated");
-            }
             Removal::PurgeOldest => self.publisher.purge_keeping("EVENTS", 22).await,
             Removal::PurgeAll => self.publisher.purge_keeping("EVENTS", 0).await,
             Removal::PurgeSubject => {

@@ -4,8 +4,11 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::stream;
 use support::proxy::Proxy;
-use support::{App, Config, DEADLINE, Nats, Publisher, Sse, Version, Wire, get, json, on_both_servers, seq_of};
+use support::{
+    App, Config, DEADLINE, Nats, Publisher, Sse, Version, Wire, eventually, get, json, on_both_servers, seq_of,
+};
 
 const X: &str = "events.broadcast.x";
 const SMALL_HISTORY: &str = "\n[history]\nbytes = \"64KiB\"\n";
@@ -60,7 +63,69 @@ async fn told(sse: &mut Sse, reason: &str) {
     assert_eq!(json(&event)["reason"], reason);
 }
 
+/// On a stream with these limits, messages go while a client is away and another one's sidecar is cut off. Both must be told
+/// this reason.
+async fn told_why(version: Version, limits: stream::Config, go: impl AsyncFn(&Publisher), reason: &str) {
+    let nats = Nats::start(version).await;
+    let config = stream::Config { name: "EVENTS".into(), subjects: vec!["events.>".into()], ..limits };
+    nats.jetstream().await.create_stream(config).await.expect("the stream is created");
+    let publisher = nats.publisher().await;
+    let proxy = Proxy::to(nats.address()).await;
+    let app = App::start(&Config::at(&format!("nats://{}", proxy.address))).await;
+    let mut alice = app.events("alice").await;
+    publish(&publisher, 0..5).await;
+    for number in 0..5 {
+        assert_eq!(alice.event().await.data, number.to_string());
+    }
+    let cursor = alice.last_event_id().to_owned();
+    proxy.close();
+    alice.until_named("sidestream.degraded", DEADLINE).await;
+    publish(&publisher, 5..20).await;
+    go(&publisher).await;
+    publish(&publisher, 20..21).await;
+    told(&mut resume(&App::start(&Config::on(&nats)).await, &cursor).await, reason).await;
+    proxy.open();
+    told(&mut alice, reason).await;
+}
+
+/// Limits that nothing here comes near to.
+fn roomy() -> stream::Config {
+    stream::Config {
+        max_age: Duration::from_secs(86_400),
+        max_messages: 10_000,
+        max_bytes: 1 << 30,
+        ..Default::default()
+    }
+}
+
 on_both_servers! {
+    async fn a_purge_is_not_retention(version: Version) {
+        told_why(version, roomy(), async |publisher| publisher.purge_keeping("EVENTS", 0).await, "purged").await;
+    }
+
+    async fn nor_is_a_message_that_was_deleted(version: Version) {
+        told_why(version, roomy(), async |publisher| publisher.delete_message("EVENTS", 6).await, "purged").await;
+    }
+
+    async fn age_is_retention(version: Version) {
+        let limits = stream::Config { max_age: Duration::from_secs(1), ..roomy() };
+        let go = async |publisher: &Publisher| {
+            let left = async || (publisher.stored_bytes("EVENTS").await == 0).then_some(());
+            eventually("all messages are too old", DEADLINE, left).await;
+        };
+        told_why(version, limits, go, "retention").await;
+    }
+
+    async fn number_is_retention(version: Version) {
+        let limits = stream::Config { max_messages: 10, ..roomy() };
+        told_why(version, limits, async |_| (), "retention").await;
+    }
+
+    async fn size_is_retention(version: Version) {
+        let limits = stream::Config { max_bytes: 500, ..roomy() };
+        told_why(version, limits, async |_| (), "retention").await;
+    }
+
     /// The cursor says that nothing stood at 10, but something does: 105 to 109 are lost in silence.
     async fn a_cursor_in_a_hole_notices_a_rollback(version: Version) {
         let mut nats = saved(version).await;

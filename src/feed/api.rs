@@ -8,7 +8,8 @@ use async_nats::Client;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use crate::config;
@@ -54,6 +55,16 @@ pub struct StreamInfo {
     pub created: String,
     /// What it holds.
     pub state: StreamState,
+    /// The server's time, nanoseconds since 1970; 0 from an old one, which does not tell it.
+    #[serde(default, deserialize_with = "time")]
+    pub ts: u64,
+}
+
+impl StreamInfo {
+    /// When it was created, nanoseconds since 1970; 0 where that cannot be read.
+    pub fn created_at(&self) -> u64 {
+        nanoseconds(&self.created).unwrap_or(0)
+    }
 }
 
 /// The part of a stream's configuration that matters here.
@@ -79,6 +90,18 @@ pub struct StreamConfig {
     /// -1 is unlimited.
     #[serde(default)]
     pub max_msgs_per_subject: i64,
+    /// Of one message; -1 is unlimited.
+    #[serde(default)]
+    pub max_msg_size: i64,
+    /// `new` refuses messages at a limit instead of dropping the oldest.
+    #[serde(default)]
+    pub discard: String,
+    /// Messages may say how long they are kept.
+    #[serde(default)]
+    pub allow_msg_ttl: bool,
+    /// It is a copy of another stream.
+    #[serde(default)]
+    pub mirror: Option<IgnoredAny>,
 }
 
 /// What a stream holds.
@@ -92,6 +115,9 @@ pub struct StreamState {
     pub first_seq: u64,
     /// Last sequence ever given.
     pub last_seq: u64,
+    /// When that message was stored, be it still there or not, nanoseconds since 1970; 0 where there was none.
+    #[serde(default, deserialize_with = "time")]
+    pub last_ts: u64,
 }
 
 /// `CONSUMER.CREATE`.
@@ -326,6 +352,10 @@ fn read<T: for<'a> Deserialize<'a>>(answer: &async_nats::Message) -> Result<T, A
 fn nanoseconds(text: &str) -> Option<u64> {
     let time = time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).ok()?;
     u64::try_from(time.unix_timestamp_nanos()).ok()
+}
+
+fn time<'de, D: Deserializer<'de>>(text: D) -> Result<u64, D::Error> {
+    Ok(nanoseconds(&String::deserialize(text)?).unwrap_or(0))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::api::StoredMessage;
 use crate::config::Format;
 use crate::cursor::{Cursor, Position};
-use crate::event::{Event, Frames};
+use crate::event::{Cause, Event, Frames, Hole};
 use crate::frame::notice::{self, Gap, GapReason};
 use crate::frame::{Frame, Message};
 use crate::telemetry::metrics::FeedMetrics;
@@ -69,13 +69,18 @@ impl Encoder {
         self.event(message, Some(id))
     }
 
-    /// The hole that removed messages leave: everything after `after` up to `id`. Concerns everyone, as nobody can say
+    /// The hole that removed messages leave: everything behind `after` up to `id`. Concerns everyone, as nobody can say
     /// whose they were.
-    pub fn removed(&self, after: u64, id: Cursor, reason: GapReason) -> Arc<Event> {
+    pub fn removed(&self, after: Position, id: Cursor, cause: Cause) -> Arc<Event> {
+        let reason = cause.reason(after.time);
         self.metrics.gap(reason);
-        let gap = Gap { after: Some(after), next: Some(id.at.seq + 1), reason };
+        let gap = Gap { after: Some(after.seq), next: Some(id.at.seq + 1), reason };
         let frame = notice::gap(self.stream.as_deref(), gap, Some(id));
-        Arc::new(Event { at: id.at, subject: Box::default(), frames: Frames::Shared(frame) })
+        Arc::new(Event {
+            at: id.at,
+            subject: Box::default(),
+            frames: Frames::Hole(Box::new(Hole { after, cause, frame })),
+        })
     }
 
     /// The gap that stands in for one message.

@@ -40,8 +40,8 @@ impl Fanout {
                 self.told.fill(head.at.seq);
                 self.to_all(|| ToShard::Begin { stream, log, head, gap: gap.clone() }).await;
             }
-            Output::Notice { frame, degraded } => {
-                self.to_all(|| ToShard::StreamNotice { stream, frame: frame.clone(), degraded }).await;
+            Output::Notice { frame, tells } => {
+                self.to_all(|| ToShard::StreamNotice { stream, frame: frame.clone(), tells }).await;
             }
             Output::Head(head) => self.head(stream, head).await,
             Output::Piece { shard, ticket, grant, head, piece } => {

@@ -16,12 +16,13 @@ use self::attach::Waiting;
 pub(super) use self::replay::{Bounds, Filled, PassId};
 use self::replay::{Missing, MissingFrom, Replay};
 use super::encode::Encoder;
+use super::removal::Stock;
 use super::start::{Begun, Known, RECENT, Start};
 use crate::cursor::{Cursor, Epoch, LastEventId, Position};
-use crate::event::{Event, Frames};
+use crate::event::{Cause, Event};
 use crate::frame::Frame;
 use crate::frame::notice::{self, Gap, GapReason};
-use crate::link::{self, FeedStatus, Piece, StreamRequest, Ticket};
+use crate::link::{self, FeedStatus, Piece, StreamRequest, Tells, Ticket};
 use crate::log::Log;
 use crate::route::Grant;
 
@@ -43,8 +44,8 @@ pub(super) enum Output {
     Notice {
         /// The frame.
         frame: Frame,
-        /// What it tells of NATS, if that.
-        degraded: Option<bool>,
+        /// What it says.
+        tells: Tells,
     },
     /// Where the head is, for the shards that do not know.
     Head(Cursor),
@@ -106,8 +107,10 @@ pub(super) struct Ledger {
     settings: Settings,
     status: Arc<FeedStatus>,
     log: Option<Log>,
-    /// Why messages of this stream can be gone.
-    removed: GapReason,
+    /// How full the stream was at the last look at it.
+    stock: Option<Stock>,
+    /// Its newest sequence, as far as the consumer has told.
+    newest: u64,
     /// The log has reached what was there when it was begun; before that nobody is attached.
     warm: bool,
     /// The log is warm when it has got here.
@@ -142,7 +145,8 @@ impl Ledger {
             settings,
             status,
             log: None,
-            removed: GapReason::Purged,
+            stock: None,
+            newest: 0,
             warm: false,
             warm_at: 0,
             degraded: false,
@@ -179,8 +183,9 @@ impl Ledger {
 
     /// A consumer is open. Brings the log in line with where it starts, and tells clients what that means for them.
     /// `stepped_over` stand up to the consumer's base: they were read by themselves.
-    pub(super) fn begin(&mut self, begun: &Begun, stepped_over: Vec<Arc<Event>>) {
-        self.removed = begun.removed;
+    pub(super) fn begin(&mut self, begun: &Begun, stepped_over: Vec<Arc<Event>>, now: Instant) {
+        self.stock = Some(begun.stock);
+        self.newest = begun.last_seq;
         self.reading = true;
         self.settling.append(&mut self.held);
         self.replay.end_passes();
@@ -190,12 +195,12 @@ impl Ledger {
             Start::Reset | Start::RolledBack => self.begin_log(begun, true),
         }
         if begun.start == Start::Continued {
-            stepped_over.into_iter().for_each(|event| self.append(event));
+            stepped_over.into_iter().for_each(|event| self.append(event, now));
             // What was stored behind our head meanwhile is gone again, if the consumer starts further on.
-            self.declare_removed(begun.base.seq);
+            self.declare_removed(begun.base.seq, now);
         }
         if begun.end.is_some() {
-            self.idle(begun.end);
+            self.idle(begun.end, now);
         }
     }
 
@@ -232,17 +237,18 @@ impl Ledger {
     }
 
     /// The next event of the consumer, behind which the server has `pending` more.
-    pub(super) fn take(&mut self, event: Arc<Event>, pending: u64) {
+    pub(super) fn take(&mut self, event: Arc<Event>, pending: u64, now: Instant) {
         let seq = event.at.seq;
-        self.append(event);
+        self.newest = seq + pending;
+        self.append(event, now);
         if pending == 0 || seq >= self.warm_at {
             self.warmed();
         }
     }
 
     /// The consumer is idle: nothing waits. What is known of the stream's end says that nothing stands before it any more.
-    pub(super) fn idle(&mut self, end: Option<u64>) {
-        self.declare_removed(end.unwrap_or(0));
+    pub(super) fn idle(&mut self, end: Option<u64>, now: Instant) {
+        self.declare_removed(end.unwrap_or(0), now);
         self.warmed();
     }
 
@@ -251,8 +257,8 @@ impl Ledger {
         self.reading = false;
     }
 
-    fn append(&mut self, event: Arc<Event>) {
-        self.declare_removed(event.at.seq - 1);
+    fn append(&mut self, event: Arc<Event>, now: Instant) {
+        self.declare_removed(event.at.seq - 1, now);
         let Some(log) = &mut self.log else { return };
         log.pin(self.replay.pins());
         log.append(event.clone());
@@ -262,17 +268,19 @@ impl Ledger {
     }
 
     /// Sequences up to here that the stream has no message for any more: a hole, and nobody can say whose.
-    fn declare_removed(&mut self, upto: u64) {
+    fn declare_removed(&mut self, upto: u64, now: Instant) {
         let Some(log) = &mut self.log else { return };
-        let head = log.head().seq;
-        if upto <= head {
+        let before = Position { seq: log.head().seq, time: log.time() };
+        if upto <= before.seq {
             return;
         }
+        let cause = self.stock.map_or(Cause::SOMEBODY, |stock| stock.cause(upto, self.newest, now));
         let at = Position { seq: upto, time: 0 };
-        let hole = self.settings.encoder.removed(head, log.cursor(at), self.removed);
+        let hole = self.settings.encoder.removed(before, log.cursor(at), cause);
         log.append(hole.clone());
-        let Frames::Shared(frame) = &hole.frames else { return };
-        self.outputs.push_back(Output::Notice { frame: frame.clone(), degraded: None });
+        if let Some(hole) = hole.hole() {
+            self.outputs.push_back(Output::Notice { frame: hole.frame.clone(), tells: Tells::Hole(upto) });
+        }
         // After the notice: a heartbeat must neither be ahead of it nor, later, behind it.
         self.outputs.push_back(Output::Head(log.cursor(log.head())));
     }
@@ -306,7 +314,7 @@ impl Ledger {
         // The next heartbeat must not be behind the notice.
         self.outputs.push_back(Output::Head(head));
         let frame = if degraded { notice::degraded(Some(head)) } else { notice::recovered(Some(head)) };
-        self.outputs.push_back(Output::Notice { frame, degraded: Some(degraded) });
+        self.outputs.push_back(Output::Notice { frame, tells: Tells::Degraded(degraded) });
     }
 
     /// Whether a pass is still wanted.
@@ -322,7 +330,10 @@ impl Ledger {
     /// A pass has been read further; with `None`, its reader has given up. `settled`: no request is at hand.
     pub(super) fn filled(&mut self, pass: PassId, filled: Option<Filled>, now: Instant, settled: bool) {
         let Some(log) = &self.log else { return };
-        self.replay.filled(pass, filled, log, &self.settings.encoder, self.removed);
+        self.stock = filled.as_ref().and_then(|filled| filled.stock).or(self.stock);
+        let (stock, newest) = (self.stock, self.newest.max(log.head().seq));
+        let removed = |upto| stock.map_or(Cause::SOMEBODY, |stock| stock.cause(upto, newest, now));
+        self.replay.filled(pass, filled, log, &self.settings.encoder, removed);
         self.step_replay(now, settled);
     }
 

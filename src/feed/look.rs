@@ -3,13 +3,14 @@
 //! Only the leader proves anything: a replica may be late, and a Direct Get is answered by any. What follows is decided in
 //! [`super::start`].
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::Client;
 
 use super::api::{self, StreamInfo};
 use super::connection::Kept;
 use super::consumer::FeedError;
+use super::removal::Stock;
 use super::start::{Known, Seen};
 use crate::cursor::Epoch;
 
@@ -23,6 +24,8 @@ pub(super) struct Looked {
     pub(super) known: Known,
     /// What is there.
     pub(super) seen: Seen,
+    /// How full it is.
+    pub(super) stock: Stock,
     /// The place that was asked for beside, and whether a message stands there.
     pub(super) at: (u64, bool),
     /// When it was asked.
@@ -44,8 +47,16 @@ pub(super) async fn look(
     let asked = Instant::now();
     let info = api::stream_info(&control, &stream).await?;
     let seen = compare(&control, &stream, &info, &known).await?;
+    let stock = stock(&control, &info);
     let stands = at > 0 && at <= info.state.last_seq && api::message_at(&control, &stream, at).await?.is_some();
-    Ok(Looked { known, seen, at: (at, stands), asked })
+    Ok(Looked { known, seen, stock, at: (at, stands), asked })
+}
+
+/// What the stream keeps, and how full it is, by what its leader has just said.
+pub(super) fn stock(control: &Client, info: &StreamInfo) -> Stock {
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let clock = u64::try_from(clock.as_nanos()).unwrap_or(u64::MAX);
+    Stock::of(info, control.server_info().max_payload, Instant::now(), clock)
 }
 
 /// What the leader has where we know what should be.

@@ -12,6 +12,7 @@ use super::api::{self, StoredMessage, StreamInfo};
 use super::connection::{Connection, Kept};
 use super::consumer::FeedError;
 use super::look;
+use super::removal::Stock;
 use super::start::{self, Known, RECENT, Start};
 use crate::config;
 use crate::cursor::{Epoch, Position};
@@ -25,8 +26,10 @@ const FRAME_OVERHEAD_BYTES: u64 = 256;
 /// A consumer that starts exactly where it was asked to.
 #[derive(Debug)]
 pub struct Opened {
-    /// The stream as it was just before.
+    /// The stream as it was just after.
     pub info: StreamInfo,
+    /// How full it was then.
+    pub stock: Stock,
     /// Which life of the stream.
     pub epoch: Epoch,
     /// Whether the log must begin anew after [`Opened::base`].
@@ -220,6 +223,7 @@ impl Opening {
             .ok_or(FeedError::Order("the consumer starts before the place that was asked for"))?;
         // A current server lets a consumer wait beyond the end of a stream that has become another one meanwhile.
         let info = api::stream_info(control, &self.stream).await?;
+        let stock = look::stock(control, &info);
         let planned = Known { epoch, head: plan.base, time: plan.base.time, recent: [Position::START; RECENT] };
         let seen = look::compare(control, &self.stream, &info, &planned).await?;
         if start::decide(Some(planned), seen) != Start::Continued {
@@ -232,7 +236,21 @@ impl Opening {
         };
         let Plan { start, stepped_over, .. } = plan;
         let (pending, consumer) = (consumer.num_pending, consumer.name);
-        Ok(Opened { info, epoch, start, base, pending, end, consumer, stepped_over, held_back, messages, feed, losses })
+        Ok(Opened {
+            info,
+            stock,
+            epoch,
+            start,
+            base,
+            pending,
+            end,
+            consumer,
+            stepped_over,
+            held_back,
+            messages,
+            feed,
+            losses,
+        })
     }
 
     /// The newest sequence given out, if the leader knows no message behind `base`: a replica that the consumer reads may

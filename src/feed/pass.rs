@@ -19,6 +19,7 @@ use super::encode::{Encoder, NAME_HEADER};
 use super::ledger::Filled;
 use super::look;
 use super::opening::STEPPED_OVER_MAX;
+use super::removal::Stock;
 use super::start::{self, Known, Start};
 use crate::cursor::{Cursor, Epoch, Position};
 use crate::event::Event;
@@ -76,7 +77,15 @@ impl Reader {
     pub(super) fn start(&self, epoch: Epoch, from: u64) -> mpsc::Receiver<Filled> {
         // One pull ahead of whoever takes them.
         let (sender, filled) = mpsc::channel(1);
-        let pass = Pass { reader: self.clone(), epoch, next: from, pull: PULL_MESSAGES, careful_until: 0, sender };
+        let pass = Pass {
+            reader: self.clone(),
+            epoch,
+            next: from,
+            pull: PULL_MESSAGES,
+            careful_until: 0,
+            stock: None,
+            sender,
+        };
         tokio::task::spawn_local(pass.run());
         filled
     }
@@ -90,6 +99,8 @@ struct Pass {
     pull: usize,
     /// Up to here something ends the connection that reads it, and pulls are small.
     careful_until: u64,
+    /// How full the stream was, until that has been handed over.
+    stock: Option<Stock>,
     sender: mpsc::Sender<Filled>,
 }
 
@@ -133,6 +144,7 @@ impl Pass {
         if start::decide(Some(known), seen) != Start::Continued {
             return Err(Stop::OtherStream);
         }
+        self.stock = Some(look::stock(&control, &info));
         let mut history = self.reader.history.connected().await;
         let client = history.client.clone();
         let losses = history.link.borrow_and_update().losses;
@@ -169,13 +181,13 @@ impl Pass {
             let pulled = self.take(&mut messages, &reply, order, batch, &mut events).await;
             let nothing = events.is_empty();
             // Also before an error.
-            self.send(Filled { events, end: None }).await?;
+            self.send(events, None).await?;
             one = match pulled? {
                 Pulled::Whole => false,
                 Pulled::TooLarge => true,
                 // Newer servers also end a pull early that they could have filled.
                 Pulled::Ended if nothing => match self.end().await? {
-                    Some(last) => return self.send(Filled { events: Vec::new(), end: Some(last) }).await,
+                    Some(last) => return self.send(Vec::new(), Some(last)).await,
                     None => false,
                 },
                 Pulled::Ended => false,
@@ -192,12 +204,13 @@ impl Pass {
         Ok(more.is_none().then_some(last))
     }
 
-    async fn send(&mut self, filled: Filled) -> Result<(), Stop> {
-        if filled.events.is_empty() && filled.end.is_none() {
+    async fn send(&mut self, events: Vec<Arc<Event>>, end: Option<u64>) -> Result<(), Stop> {
+        if events.is_empty() && end.is_none() {
             return Ok(());
         }
-        let behind = filled.events.last().map(|event| event.at.seq + 1);
-        self.sender.send(filled).await.map_err(|_| Stop::Unwanted)?;
+        let behind = events.last().map(|event| event.at.seq + 1);
+        let stock = self.stock.take();
+        self.sender.send(Filled { events, end, stock }).await.map_err(|_| Stop::Unwanted)?;
         // Only what has been handed over is behind us: a pull that is given up half-way is read again.
         self.next = behind.unwrap_or(self.next);
         Ok(())
@@ -245,7 +258,7 @@ impl Pass {
             // Gone meanwhile, or the end: the next attempt finds out what is behind it.
             let Some(message) = found else { return Ok(()) };
             let event = self.stored(&message);
-            self.send(Filled { events: vec![event], end: None }).await?;
+            self.send(vec![event], None).await?;
         }
         self.careful_until = 0;
         Ok(())

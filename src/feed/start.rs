@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use super::removal::Stock;
 use crate::cursor::{Epoch, Position};
-use crate::frame::notice::GapReason;
 
 /// How long it takes at most, in a stream kept by several servers, until a new leader knows what the one before knew. For so
 /// long an end that is too early proves nothing.
@@ -96,8 +96,8 @@ pub struct Begun {
     pub last_seq: u64,
     /// The same where no message stands behind `base`: then it has nothing to send.
     pub end: Option<u64>,
-    /// Why messages of the stream can be gone.
-    pub removed: GapReason,
+    /// How full the stream was then.
+    pub stock: Stock,
 }
 
 #[cfg(test)]

@@ -28,7 +28,6 @@ use super::start::{Begun, Known, LEADER_PATIENCE, Start};
 use crate::cursor::{Cursor, Position};
 use crate::event::Event;
 use crate::frame::Message;
-use crate::frame::notice::GapReason;
 use crate::link::{FeedStatus, StreamRequest};
 
 /// Wait between attempts to open the consumer, before jitter.
@@ -275,14 +274,16 @@ impl State {
                 message = messages.next() => {
                     let Some(message) = message else { break FeedError::Died };
                     deadline.as_mut().reset(Instant::now() + SILENCE_MAX);
-                    if let Err(error) = self.take(&feed, &mut order, &message).await {
+                    // Once for what has come by now.
+                    let now = std::time::Instant::now();
+                    if let Err(error) = self.take(&feed, &mut order, &message, now).await {
                         break error;
                     }
                     let mut taken = 1;
                     let mut broken = None;
                     while taken < BURST && let Some(Some(message)) = messages.next().now_or_never() {
                         taken += 1;
-                        if let Err(error) = self.take(&feed, &mut order, &message).await {
+                        if let Err(error) = self.take(&feed, &mut order, &message, now).await {
                             broken = Some(error);
                             break;
                         }
@@ -318,12 +319,11 @@ impl State {
     }
 
     async fn begin(&mut self, opened: &Opened) {
-        let removed = removal_reason(&opened.info.config);
         let (start, base, pending) = (opened.start, opened.base, opened.pending);
         let (end, last_seq) = (opened.end, opened.info.state.last_seq);
-        let begun = Begun { start, epoch: opened.epoch, base, last_seq, end, removed };
+        let begun = Begun { start, epoch: opened.epoch, base, last_seq, end, stock: opened.stock };
         let stepped_over = self.stepped_over(opened);
-        self.feed.ledger.begin(&begun, stepped_over);
+        self.feed.ledger.begin(&begun, stepped_over, std::time::Instant::now());
         self.stalled = opened.held_back;
         if !self.stalled {
             self.feed.ledger.set_degraded(false);
@@ -358,13 +358,14 @@ impl State {
         feed: &Connection,
         order: &mut Order,
         message: &async_nats::Message,
+        now: std::time::Instant,
     ) -> Result<(), FeedError> {
         match order.check(message)? {
             Kind::Control { answer: Some(subject), .. } => {
                 let _ = feed.client.publish(subject, Bytes::new()).await;
             }
             Kind::Control { answer: None, idle_at } => {
-                self.feed.ledger.idle(idle_at);
+                self.feed.ledger.idle(idle_at, now);
                 self.carry_out().await;
             }
             Kind::Data(delivery) => {
@@ -374,7 +375,7 @@ impl State {
                     Message { subject: &message.subject, name, payload: &message.payload, time: delivery.time };
                 let Some(epoch) = self.feed.ledger.epoch() else { return Ok(()) };
                 let event = self.feed.encoder.event(message, Some(Cursor { epoch, at }));
-                self.feed.ledger.take(Arc::new(event), delivery.pending);
+                self.feed.ledger.take(Arc::new(event), delivery.pending, now);
                 self.carry_out().await;
             }
         }
@@ -499,10 +500,4 @@ impl State {
             _ => return,
         };
     }
-}
-
-/// Why a message can be gone from a stream: what limits it, or somebody removed it.
-fn removal_reason(config: &api::StreamConfig) -> GapReason {
-    let limited = config.max_age > 0 || config.max_bytes > 0 || config.max_msgs > 0 || config.max_msgs_per_subject > 0;
-    if limited { GapReason::Retention } else { GapReason::Purged }
 }

@@ -35,9 +35,9 @@ impl Resume {
 /// Why events are missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// The stream's limits removed them.
+    /// The stream's limits removed them, or may have.
     Retention,
-    /// Someone purged the stream.
+    /// Someone purged the stream or deleted them.
     Purged,
     /// Another stream under the same name, or a store rolled back.
     Reset,

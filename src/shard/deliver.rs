@@ -17,7 +17,7 @@ use super::{Members, Shard};
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::frame::notice::{self, ByeCode, Gap, GapReason};
-use crate::link::{Audience, AudienceOf, LiveNotice, StreamRequest, ToShard};
+use crate::link::{Audience, AudienceOf, LiveNotice, StreamRequest, Tells, ToShard};
 use crate::subject::Pattern;
 use crate::telemetry::metrics::{CloseReason, Protocol};
 
@@ -40,7 +40,7 @@ pub(super) struct Batch {
 #[derive(Debug)]
 enum Item {
     Event(Arc<Event>),
-    Notice(Frame, Tells),
+    Notice(Frame, Notice),
     /// What follows is in another log.
     Begin {
         log: u32,
@@ -49,13 +49,14 @@ enum Item {
     },
 }
 
-/// What a notice tells, and so whether a client that falls behind may miss it.
+/// What a notice is about, and so whether a client that falls behind may miss it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Tells {
-    /// Whether NATS is away; told by comparison when the client has caught up.
-    State(bool),
-    /// A hole in the stream; found again by the client's position.
-    StreamGap,
+enum Notice {
+    /// Its stream. Whether NATS is away is told by comparison when the client has caught up, a hole is found again by the
+    /// client's position.
+    Stream(Tells),
+    /// Core subjects: whether NATS is away.
+    Live(bool),
     /// A hole in core subjects; not to be had again.
     LiveGap,
 }
@@ -129,9 +130,8 @@ impl Shard {
                     self.mark_all(&view.members.borrow(), item);
                 }
             }
-            ToShard::StreamNotice { stream, frame, degraded } => {
-                let tells = degraded.map_or(Tells::StreamGap, Tells::State);
-                let item = self.batch.push(Item::Notice(frame, tells));
+            ToShard::StreamNotice { stream, frame, tells } => {
+                let item = self.batch.push(Item::Notice(frame, Notice::Stream(tells)));
                 self.mark_all(&self.streams[usize::from(stream)].members.borrow(), item);
             }
             ToShard::LiveNotice(notice) => self.mark_live_notice(notice),
@@ -209,14 +209,14 @@ impl Shard {
             LiveNotice::Degraded => notice::degraded(id),
             LiveNotice::Recovered => notice::recovered(id),
         };
-        let tells = match notice {
-            LiveNotice::Missed => Tells::LiveGap,
-            LiveNotice::Degraded => Tells::State(true),
-            LiveNotice::Recovered => Tells::State(false),
+        let about = match notice {
+            LiveNotice::Missed => Notice::LiveGap,
+            LiveNotice::Degraded => Notice::Live(true),
+            LiveNotice::Recovered => Notice::Live(false),
         };
-        let plain = self.batch.push(Item::Notice(frame(None), tells));
+        let plain = self.batch.push(Item::Notice(frame(None), about));
         let per_stream: Vec<u32> =
-            self.streams.iter().map(|view| self.batch.push(Item::Notice(frame(view.head.get()), tells))).collect();
+            self.streams.iter().map(|view| self.batch.push(Item::Notice(frame(view.head.get()), about))).collect();
         let clients = self.clients.borrow();
         for (_, slot) in &*self.live_members.borrow() {
             let Some(client) = clients.get(*slot as usize) else { continue };
@@ -325,12 +325,15 @@ impl Shard {
             match &items[*item as usize] {
                 // Core subjects have no sequence.
                 Item::Event(event) if event.at.seq > 0 => client.position.set(event.at.seq),
-                Item::Notice(_, Tells::State(degraded)) => client.told_degraded.set(*degraded),
+                Item::Notice(_, Notice::Live(degraded) | Notice::Stream(Tells::Degraded(degraded))) => {
+                    client.told_degraded.set(*degraded);
+                }
+                Item::Notice(_, Notice::Stream(Tells::Hole(upto))) => client.position.set(*upto),
                 Item::Begin { log, base, .. } => {
                     client.log.set(*log);
                     client.position.set(*base);
                 }
-                Item::Event(_) | Item::Notice(..) => {}
+                Item::Event(_) | Item::Notice(_, Notice::LiveGap) => {}
             }
         }
     }
@@ -341,7 +344,7 @@ impl Shard {
         let items = self.batch.items.borrow();
         let is_logged = |item: &u32| match &items[*item as usize] {
             Item::Event(event) => event.at.seq > 0,
-            Item::Notice(_, tells) => *tells != Tells::LiveGap,
+            Item::Notice(_, notice) => *notice != Notice::LiveGap,
             // Its position stays in the log before, which is a gap when it asks.
             Item::Begin { .. } => true,
         };

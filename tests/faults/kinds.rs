@@ -73,6 +73,9 @@ const fn stream(more: &'static str) -> Layout {
     Layout { stream: more, histories: &["64KiB"], ..PLAIN }
 }
 
+/// Limits that nothing here comes near to: what somebody removes must not be taken for theirs.
+const ROOMY: Layout = stream(r#"{"max_age": 3600000000000, "max_msgs": 1000000}"#);
+
 /// Two users; the one for the sidecars may do what `docs/nats.md` lists, and exactly that.
 const ACCOUNTS: Accounts =
     Accounts { config: process::PERMITTED, admin: ["admin", "all"], sidecar: ["sidecar", "little"] };
@@ -122,11 +125,14 @@ pub static KINDS: &[Kind] = &[
         .may_explain(&["reset"]),
     kind("stream_edited", "the stream's subjects and limits are changed", |w| Box::pin(stream::edited(w))),
     kind("purged", "the stream is purged while some clients are away", |w| Box::pin(stream::purged(w)))
+        .layout(ROOMY)
         .may_explain(&["purged"])
         .short(),
     kind("purged_by_subject", "one user's messages are purged", |w| Box::pin(stream::purged_by_subject(w)))
+        .layout(ROOMY)
         .may_explain(&["purged"]),
     kind("message_deleted", "messages in the middle and at the tail are deleted", |w| Box::pin(stream::deleted(w)))
+        .layout(ROOMY)
         .may_explain(&["purged"])
         .short(),
     kind("per_subject_limit", "the stream keeps five messages per subject", |w| Box::pin(stream::limit_reached(w)))

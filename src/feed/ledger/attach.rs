@@ -160,6 +160,10 @@ impl Ledger {
     /// The answer to a look; `None` when there was none. False when the stream is another one than what is held.
     pub(in crate::feed) fn looked(&mut self, looked: Option<Looked>) -> bool {
         let of = self.looking.take();
+        // Whoever ordered it.
+        if let Some(looked) = looked.filter(|looked| Some(looked.seen.epoch) == self.epoch()) {
+            self.stock = Some(looked.stock);
+        }
         let Some(looked) = looked.filter(|_| of == Some(self.logs)) else { return true };
         if start::decide(Some(looked.known), looked.seen) != Start::Continued {
             return false;
@@ -235,7 +239,7 @@ impl Ledger {
                 (from, link::Opening { resume: Resume::Gap, id, gap: Some(frame) })
             }
         };
-        self.answer(client.shard, client.ticket, &client.grant, from.seq, Some(opening));
+        self.answer(client.shard, client.ticket, &client.grant, from, Some(opening));
     }
 
     /// Serves whom the log cannot: everybody who can be served now.
@@ -288,20 +292,22 @@ impl Ledger {
         self.settings.encoder.metrics.replayed.add(events.len() as u64);
         let exact = |cursor: Cursor| link::Opening { resume: Resume::Exact, id: cursor.to_string(), gap: None };
         let mut opening = proven.map(exact);
-        self.begin_at_hole(opening.as_mut(), missing.from.seq(), &mut events);
+        let own = proven.map_or(Position { seq: missing.from.seq(), time: 0 }, |cursor| cursor.at);
+        self.begin_at_hole(opening.as_mut(), own, &mut events);
         let piece = self.piece(opening, events, upto, false);
         let Missing { shard, ticket, grant, .. } = missing;
         self.outputs.push_back(Output::Piece { shard, ticket, grant, head: None, piece });
     }
 
-    /// Where messages are gone directly behind what a client has, it is told so from its own place on, which may lie inside
-    /// the hole.
-    fn begin_at_hole(&self, opening: Option<&mut link::Opening>, after: u64, events: &mut [Arc<Event>]) {
+    /// Where a client's next event is a hole, its stream opens with a gap. A client whose own place lies inside the hole is told
+    /// of it from there on; its cursor may know better how old the missing messages can be.
+    fn begin_at_hole(&self, opening: Option<&mut link::Opening>, own: Position, events: &mut [Arc<Event>]) {
         let (Some(log), Some(first)) = (&self.log, events.first_mut()) else { return };
-        if !first.subject.is_empty() {
-            return;
+        let Some(hole) = first.hole() else { return };
+        if (hole.after.seq, hole.after.time) < (own.seq, own.time) {
+            let after = Position { seq: own.seq, time: own.time.max(hole.after.time) };
+            *first = self.settings.encoder.removed(after, log.cursor(first.at), hole.cause);
         }
-        *first = self.settings.encoder.removed(after, log.cursor(first.at), self.removed);
         if let Some(opening) = opening.filter(|opening| opening.resume == Resume::Exact) {
             opening.resume = Resume::Gap;
         }
@@ -315,7 +321,7 @@ impl Ledger {
         if of == self.logs {
             if after >= base.seq && after <= log.head().seq {
                 self.replay.leave(shard, ticket, now);
-                return self.answer(shard, ticket, grant, after, None);
+                return self.answer(shard, ticket, grant, Position { seq: after, time: 0 }, None);
             }
             let from = MissingFrom::After(after);
             return self.replay(Missing { shard, ticket, grant: grant.clone(), from }, now);
@@ -326,7 +332,7 @@ impl Ledger {
         let gap = Gap { after: None, next: Some(base.seq + 1), reason };
         let frame = notice::gap(self.name(), gap, Some(log.cursor(base)));
         let opening = link::Opening { resume: Resume::Gap, id: String::new(), gap: Some(frame) };
-        self.answer(shard, ticket, grant, base.seq, Some(opening));
+        self.answer(shard, ticket, grant, base, Some(opening));
     }
 
     /// Serves what follows `after`; when that is all of it, registers the client in the same step. What the log does not
@@ -336,15 +342,15 @@ impl Ledger {
         shard: usize,
         ticket: Ticket,
         grant: &Arc<Grant>,
-        after: u64,
+        after: Position,
         mut opening: Option<link::Opening>,
     ) {
         let Some(log) = &self.log else { return };
         let head = Some(log.cursor(log.head()));
-        let piece = if after < log.base().seq {
-            self.piece(opening, Vec::new(), after, false)
+        let piece = if after.seq < log.base().seq {
+            self.piece(opening, Vec::new(), after.seq, false)
         } else {
-            let mut selection = log.select(after, grant.stream(), self.settings.bounds.piece);
+            let mut selection = log.select(after.seq, grant.stream(), self.settings.bounds.piece);
             self.begin_at_hole(opening.as_mut(), after, &mut selection.events);
             self.piece(opening, selection.events, selection.upto, selection.complete)
         };

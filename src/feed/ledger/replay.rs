@@ -19,9 +19,8 @@ use std::time::{Duration, Instant};
 pub(in crate::feed) use self::pass::Filled;
 use self::pass::{Pass, Serve};
 use crate::cursor::Cursor;
-use crate::event::Event;
+use crate::event::{Cause, Event};
 use crate::feed::encode::Encoder;
-use crate::frame::notice::GapReason;
 use crate::link::Ticket;
 use crate::log::{Log, PieceSize};
 use crate::resume::{self, Verdict};
@@ -196,20 +195,20 @@ impl Replay {
     }
 
     /// A pass has been read further; with `None`, its reader has given up. Sequences that the stream has no message for are
-    /// holes for the reason `removed`.
+    /// holes, and `removed` says what they can come from.
     pub(super) fn filled(
         &mut self,
         id: PassId,
         filled: Option<Filled>,
         log: &Log,
         encoder: &Encoder,
-        removed: GapReason,
+        removed: impl Fn(u64) -> Cause,
     ) {
         let Some(pass) = self.passes.iter_mut().find(|pass| pass.id == id) else { return };
         match filled {
             Some(filled) => {
                 self.news = self.news.saturating_add(filled.events.len());
-                pass.append(filled, log, |after, id| encoder.removed(after, id, removed));
+                pass.append(filled, log, |before, id| encoder.removed(before, id, removed(id.at.seq)));
             }
             None => pass.break_off(),
         }

@@ -258,6 +258,9 @@ impl Seen {
             ("purged", Some(after)) => {
                 let removed = store.ever_between(after, next).any(|fate| fate.removed);
                 assert!(removed, "nothing was ever removed there: {event:?}");
+                let begins = store.ever_between(after, after + 2).any(|fate| fate.removed);
+                assert!(begins, "nothing was removed directly behind `after`: {event:?}, {self:?}");
+                assert!(next - 1 > self.declared_upto(), "told again: {event:?}, {self:?}");
                 self.holes.push((after, next));
             }
             ("replay_limit", Some(after)) => {

@@ -19,8 +19,8 @@ use crate::feed::encode::Encoder;
 use crate::feed::fanout::Fanout;
 use crate::feed::ledger::{Bounds, Filled, Ledger, Output, PassId, Settings};
 use crate::feed::look::Looked;
+use crate::feed::removal::Stock;
 use crate::feed::start::{self, Begun, Known, RECENT, Seen, Start};
-use crate::frame::notice::GapReason;
 use crate::frame::{self, EventNaming, Payload};
 use crate::link::{FeedHandle, FeedStatus, ShardQueue, StreamRequest};
 use crate::log::PieceSize;
@@ -240,13 +240,13 @@ impl Sidecar {
                 let messages: Vec<Message> = store.from(next).take(wanted).cloned().collect();
                 let mut pending = store.from(next).count() as u64;
                 if messages.is_empty() {
-                    self.ledger.idle(random.chance(50).then(|| store.last()));
+                    self.ledger.idle(random.chance(50).then(|| store.last()), now);
                     self.carry_out(now);
                 }
                 for message in &messages {
                     pending -= 1;
                     let event = self.event(message, store.epoch());
-                    self.ledger.take(event, pending);
+                    self.ledger.take(event, pending, now);
                     self.carry_out(now);
                 }
                 let next = messages.last().map_or(next, |last| last.at.seq + 1);
@@ -307,9 +307,9 @@ impl Sidecar {
         }
         let pending = store.from(begins.seq + 1).count() as u64;
         let end = (pending == 0).then_some(store.last());
-        let begun = Begun { start, epoch, base: begins, last_seq: store.last(), end, removed: GapReason::Purged };
+        let begun = Begun { start, epoch, base: begins, last_seq: store.last(), end, stock: Stock::unlimited(now) };
         let stepped_over = stepped_over.iter().map(|message| self.event(message, epoch)).collect();
-        self.ledger.begin(&begun, stepped_over);
+        self.ledger.begin(&begun, stepped_over, now);
         self.ledger.set_degraded(false);
         self.carry_out(now);
         self.consumer = Consumer::Open { incarnation: store.incarnation, next: begins.seq + 1 };
@@ -320,7 +320,8 @@ impl Sidecar {
 
     fn look(&mut self, store: &Store, random: &mut Random, now: Instant) {
         let Some((known, at)) = self.look.take() else { return };
-        let looked = Looked { known, seen: seen(store, Some(known)), at: (at, store.at(at).is_some()), asked: now };
+        let (seen, stands) = (seen(store, Some(known)), store.at(at).is_some());
+        let looked = Looked { known, seen, stock: Stock::unlimited(now), at: (at, stands), asked: now };
         if !self.ledger.looked((!random.chance(20)).then_some(looked)) {
             self.break_consumer();
         }
@@ -357,11 +358,11 @@ impl Sidecar {
         let wanted = 1 + random.below(10) as usize;
         let messages: Vec<Message> = store.from(next).take(wanted).cloned().collect();
         if messages.is_empty() {
-            return Some(Filled { events: Vec::new(), end: Some(store.last()) });
+            return Some(Filled { end: Some(store.last()), ..Filled::default() });
         }
         let events: Vec<_> = messages.iter().map(|message| self.event(message, store.epoch())).collect();
         self.readers[place].next = messages.last().map_or(next, |last| last.at.seq + 1);
-        Some(Filled { events, end: None })
+        Some(Filled { events, ..Filled::default() })
     }
 }
 

@@ -205,6 +205,16 @@ fn a_gap_is_honest_where_something_is_gone() {
 }
 
 #[test]
+fn a_gap_that_is_told_twice_is_false() {
+    let mut truth = truth();
+    truth.present.remove(&5);
+    let mut items = clean(&truth);
+    items[3] = gap(Some(4), 6, "purged");
+    items.insert(4, gap(Some(4), 6, "purged"));
+    assert_eq!(found(&truth, items, PURGE).false_gaps, 1);
+}
+
+#[test]
 fn a_gap_after_the_next_message_is_too_late() {
     let mut truth = truth();
     truth.present.remove(&5);

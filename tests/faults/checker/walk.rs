@@ -28,6 +28,8 @@ pub(super) struct Walk<'a> {
     newest_event: u64,
     heard: HashSet<Nonce>,
     gaps: HashSet<Gap>,
+    /// Holes that this connection has been told of.
+    told: HashSet<Gap>,
     begun: bool,
     /// `connected` promised a gap before anything else.
     owes_gap: bool,
@@ -47,6 +49,7 @@ impl<'a> Walk<'a> {
             newest_event: 0,
             heard: HashSet::new(),
             gaps: HashSet::new(),
+            told: HashSet::new(),
             begun: false,
             owes_gap: false,
         }
@@ -80,6 +83,7 @@ impl<'a> Walk<'a> {
 
     fn connected(&mut self, resume: &str, seq: Option<u64>, sent: Option<&str>, id: &str) {
         (self.newest_id, self.newest_event) = (0, 0);
+        self.told.clear();
         if !self.begun {
             self.begun = true;
             self.life = self.truth.life_at(self.log.items[self.at].0);
@@ -177,8 +181,12 @@ impl<'a> Walk<'a> {
 
     fn gap(&mut self, id: Option<u64>, gap: &Gap) {
         self.owes_gap = false;
+        let again = !self.told.insert(gap.clone()) && gap.after.is_some();
         if !self.gaps.insert(gap.clone()) {
-            // A client that was cut right at it, or that falls behind, is told again.
+            // A client that was cut right at it is told again.
+            if again {
+                self.false_gap("told twice");
+            }
             return;
         }
         self.report.gaps += 1;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Bounds, Missing, MissingFrom, PassId};
 use crate::cursor::{Cursor, Position};
 use crate::event::Event;
+use crate::feed::removal::Stock;
 use crate::log::{Held, Log, PieceSize};
 use crate::resume::{self, Verdict};
 
@@ -28,6 +29,8 @@ const PACE_OVER: Duration = Duration::from_secs(1);
 pub(in crate::feed) struct Filled {
     pub(in crate::feed) events: Vec<Arc<Event>>,
     pub(in crate::feed) end: Option<u64>,
+    /// How full the stream was when its leader was asked, if it was since the last.
+    pub(in crate::feed) stock: Option<Stock>,
 }
 
 /// What a pass has for a client.
@@ -189,7 +192,7 @@ impl Pass {
 
     /// Takes what was read. Nothing above the head of the stream's log: only up to there the consumer proves that the stream has
     /// not become another one meanwhile.
-    pub(super) fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
+    pub(super) fn append(&mut self, filled: Filled, log: &Log, hole: impl Fn(Position, Cursor) -> Arc<Event>) {
         let head = log.head().seq;
         for event in filled.events {
             self.declare_removed((event.at.seq - 1).min(head), &hole);
@@ -206,11 +209,11 @@ impl Pass {
     }
 
     /// Sequences that the stream has no message for any more are a hole that everybody is told of.
-    fn declare_removed(&mut self, upto: u64, hole: impl Fn(u64, Cursor) -> Arc<Event>) {
-        let head = self.log.head();
-        if upto > head.seq {
+    fn declare_removed(&mut self, upto: u64, hole: impl Fn(Position, Cursor) -> Arc<Event>) {
+        let before = Position { seq: self.log.head().seq, time: self.log.time() };
+        if upto > before.seq {
             let at = Position { seq: upto, time: 0 };
-            self.log.append(hole(head.seq, self.log.cursor(at)));
+            self.log.append(hole(before, self.log.cursor(at)));
         }
     }
 

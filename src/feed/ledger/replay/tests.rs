@@ -120,8 +120,8 @@ impl Bench {
             let end = (from + 100).min(LAST + 1);
             self.readers[place].1 = end;
             self.read += end - from;
-            let filled = Filled { events: (from..end).map(event).collect(), end: None };
-            self.replay.filled(id, Some(filled), &self.log, &self.encoder, GapReason::Purged);
+            let filled = Filled { events: (from..end).map(event).collect(), end: None, stock: None };
+            self.replay.filled(id, Some(filled), &self.log, &self.encoder, |_| Cause::SOMEBODY);
             let actions = self.replay.step(&self.log, self.now, true);
             self.act(actions);
         }
