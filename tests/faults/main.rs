@@ -15,6 +15,7 @@ mod layout;
 mod leaks;
 mod publisher;
 mod run;
+mod servers;
 mod stored;
 mod table;
 mod truth;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 
 use kinds::{KINDS, Kind};
 use support::Version;
+use support::netns::Namespace;
 use table::Table;
 
 /// Runs at the same time: the machine is small, and faults have durations.
@@ -38,7 +40,11 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
 /// Why a kind cannot be run here.
 fn obstacle(kind: &Kind) -> Option<String> {
     let root = rustix::process::geteuid().is_root();
-    (kind.needs_root && !root).then(|| "needs root".to_owned())
+    if kind.needs_root && !root {
+        return Some("needs root".to_owned());
+    }
+    // Making one is the only way to know.
+    (kind.layout.namespace && Namespace::new(kind.name).is_none()).then(|| "needs root and `ip netns`".to_owned())
 }
 
 /// Runs these, and gives the names of those that were not clean. Each run has a thread and a runtime of its own, so that one

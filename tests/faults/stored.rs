@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::support::Nats;
+use super::servers::Servers;
 use super::truth::Nonce;
 
 const INBOX: &str = "_INBOX.reader";
@@ -18,14 +18,14 @@ const STUCK: Duration = Duration::from_secs(3);
 
 /// The messages of a stream by sequence, up to `last`; those that nobody of ours published are left out. What a consumer
 /// cannot read is not there.
-pub async fn read(nats: &Nats, login: &str, stream: &str, last: u64) -> BTreeMap<u64, Nonce> {
+pub async fn read(servers: &Servers, login: &str, stream: &str, last: u64) -> BTreeMap<u64, Nonce> {
     let mut found = BTreeMap::new();
     let mut from = 1;
-    while !read_from(nats, login, stream, from, &mut found).await {
+    while !read_from(servers, login, stream, from, &mut found).await {
         // One by one, until there is one that can be read.
         from = found.last_key_value().map_or(from, |(seq, _)| seq + 1);
         println!("    a consumer does not get over {from}");
-        while from <= last && !can_be_read(nats, stream, from).await {
+        while from <= last && !can_be_read(servers, stream, from).await {
             from += 1;
         }
         if from > last {
@@ -35,16 +35,16 @@ pub async fn read(nats: &Nats, login: &str, stream: &str, last: u64) -> BTreeMap
     found
 }
 
-async fn can_be_read(nats: &Nats, stream: &str, seq: u64) -> bool {
-    let client = nats.client().await;
+async fn can_be_read(servers: &Servers, stream: &str, seq: u64) -> bool {
+    let client = servers.jetstream().await.client();
     let body = format!("{{\"seq\":{seq}}}");
     let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{stream}"), body.into()).await.expect("NATS answers");
     !String::from_utf8_lossy(&answer.payload).contains("\"error\"")
 }
 
 /// Reads from here to the end; false when the consumer is stuck.
-async fn read_from(nats: &Nats, login: &str, stream: &str, from: u64, found: &mut BTreeMap<u64, Nonce>) -> bool {
-    let mut socket = TcpStream::connect(nats.address()).await.expect("NATS accepts");
+async fn read_from(servers: &Servers, login: &str, stream: &str, from: u64, found: &mut BTreeMap<u64, Nonce>) -> bool {
+    let mut socket = TcpStream::connect(servers.address()).await.expect("NATS accepts");
     let config = serde_json::json!({"stream_name": stream, "config": {
         "deliver_subject": format!("{INBOX}.data"), "deliver_policy": "by_start_sequence", "opt_start_seq": from,
         "ack_policy": "none", "replay_policy": "instant", "mem_storage": true, "num_replicas": 1,

@@ -1,4 +1,4 @@
-//! One run's world: a NATS server, two sidecars on one stream, a publisher and clients, and what a fault may do to them.
+//! One run's world: NATS, two sidecars on one stream, a publisher and clients, and what a fault may do to them.
 //!
 //! It says when the fault was over and hands out what the checker needs; what a fault does is in `kinds`.
 
@@ -14,7 +14,9 @@ use super::disk::Disk;
 use super::layout::{Layout, PATIENCE, STREAM, configs, create_stream};
 use super::leaks::Baseline;
 use super::publisher::{Publisher, USERS};
-use super::support::nats::Setup;
+use super::servers::Servers;
+use super::support::cluster::Cluster;
+use super::support::netns::Namespace;
 use super::support::proxy::Proxy;
 use super::support::{App, Config, Nats, Version, eventually};
 use super::truth::Truth;
@@ -26,8 +28,10 @@ const CLIENTS: usize = 16;
 pub struct World {
     /// Seeded; every choice of a fault comes from it.
     pub random: fastrand::Rng,
-    /// The server.
-    pub nats: Nats,
+    /// NATS.
+    pub servers: Servers,
+    /// Around the server, where it has one.
+    pub network: Option<Namespace>,
     /// A JetStream client with all rights, for what the fault does.
     pub jetstream: jetstream::Context,
     /// In front of the sidecars that have one.
@@ -50,19 +54,17 @@ impl World {
     pub async fn build(layout: Layout, version: Version, seed: u64) -> (Self, Baseline) {
         let mut random = fastrand::Rng::with_seed(seed);
         let disk = Disk::of(layout.disk_mib);
-        let config = layout.accounts.map(|accounts| accounts.config.to_owned());
-        let user = layout.accounts.map(|accounts| (accounts.admin[0], accounts.admin[1]));
-        let nats = Nats::start_in(version, disk.directory(), Setup { config, user, ..Setup::default() }).await;
-        let jetstream = nats.jetstream().await;
-        create_stream(&jetstream, layout.stream).await;
+        let network = layout.namespace.then(|| Namespace::new("a world").expect("there was no obstacle"));
+        let mut servers = Servers::start(layout, version, &disk, network.as_ref()).await;
+        let jetstream = servers.jetstream().await;
         let mut proxies = Vec::new();
-        let configs = configs(&nats, layout, &mut random, &mut proxies).await;
+        let configs = configs(&mut servers, layout, &mut random, &mut proxies).await;
         let apps = [App::start(&configs[0]).await, App::start(&configs[1]).await];
         let baseline = super::leaks::baseline(&apps).await;
         let addresses: Addresses = Arc::new(Mutex::new(apps.iter().map(|app| app.address().to_owned()).collect()));
         let quick = |_| Duration::from_millis(50);
-        let options = nats.options().reconnect_delay_callback(quick).ping_interval(Duration::from_secs(2));
-        let client = options.connect(nats.url()).await.expect("NATS accepts the publisher");
+        let options = servers.options().reconnect_delay_callback(quick).ping_interval(Duration::from_secs(2));
+        let client = options.connect(servers.urls()).await.expect("NATS accepts the publisher");
         let fill_max = [40, 300, 3000][random.usize(..3)];
         let publisher = Publisher::start(client, layout.rate, fill_max, random.fork());
         let clients = (0..CLIENTS).map(|index| {
@@ -74,7 +76,8 @@ impl World {
         let apps = apps.map(Some).into();
         let mut world = Self {
             random,
-            nats,
+            servers,
+            network,
             jetstream,
             proxies,
             apps,
@@ -91,6 +94,16 @@ impl World {
         .await;
         world.linger(0, 700).await;
         (world, baseline)
+    }
+
+    /// The one server.
+    pub fn nats(&mut self) -> &mut Nats {
+        self.servers.one()
+    }
+
+    /// The three servers.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        self.servers.three()
     }
 
     /// Lets a random time pass: the fault's own duration, or its place in the run.
@@ -117,7 +130,7 @@ impl World {
     /// A JetStream request that must succeed.
     pub async fn ask(&self, subject: &str, body: &Value) -> Value {
         let answer = self.try_ask(subject, body).await;
-        assert!(answer["error"].is_null(), "{subject}: {answer}");
+        assert!(answer.is_object() && answer["error"].is_null(), "{subject}: {answer}");
         answer
     }
 
@@ -149,7 +162,7 @@ impl World {
 
     /// Creates the stream as it was at first.
     pub async fn create_stream(&self) {
-        create_stream(&self.jetstream, self.layout.stream).await;
+        create_stream(&self.jetstream, self.layout).await;
     }
 
     /// Gives orders to every client whose index fits.
@@ -187,10 +200,15 @@ impl World {
     /// Waits until every client has heard something that was published after the fault; false where one has not.
     pub async fn has_healed(&self) -> bool {
         let healed = self.publisher.truth().healed.expect("the fault is over");
+        self.is_heard_since(healed).await
+    }
+
+    /// The same for what was published after any moment.
+    pub async fn is_heard_since(&self, since: Instant) -> bool {
         let started = Instant::now();
         loop {
             let truth = self.publisher.truth().clone();
-            let after = |nonce: u64| truth.sent.get(&nonce).is_some_and(|sent| sent.at >= healed);
+            let after = |nonce: u64| truth.sent.get(&nonce).is_some_and(|sent| sent.at >= since);
             // The newest is enough: what matters is that there is one.
             let heard = |log: &Log| log.received().collect::<Vec<_>>().iter().rev().any(|(_, nonce)| after(*nonce));
             if self.clients.iter().all(|client| client.look(heard)) {
@@ -214,8 +232,9 @@ impl World {
         let login = self.layout.accounts.map_or(String::new(), |accounts| {
             format!(",\"user\":{:?},\"pass\":{:?}", accounts.admin[0], accounts.admin[1])
         });
+        self.servers.whole().await;
         let (_, last) = self.bounds().await;
-        let present = super::stored::read(&self.nats, &login, STREAM, last).await;
+        let present = super::stored::read(&self.servers, &login, STREAM, last).await;
         let mut truth = self.publisher.truth().clone();
         truth.read(present, last);
         let mut logs = Vec::new();
