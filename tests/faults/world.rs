@@ -2,6 +2,7 @@
 //!
 //! It says when the fault was over and hands out what the checker needs; what a fault does is in `kinds`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use super::layout::{Layout, PATIENCE, STREAM, configs, create_stream};
 use super::leaks::Baseline;
 use super::publisher::{Publisher, USERS};
 use super::servers::Servers;
+use super::stored::Stored;
 use super::support::cluster::Cluster;
 use super::support::netns::Namespace;
 use super::support::proxy::Proxy;
@@ -23,6 +25,8 @@ use super::truth::Truth;
 
 /// Clients; the first users are read for by two of them.
 const CLIENTS: usize = 16;
+/// One in eighty thousand leaves one of three servers out.
+const READS: usize = 12;
 
 /// A run's world.
 pub struct World {
@@ -222,8 +226,9 @@ impl World {
         }
     }
 
-    /// Ends the load with a last message, waits for everybody to hear it, and gives the truth and the logs.
-    pub async fn finish(&mut self) -> (Truth, Vec<Log>) {
+    /// Ends the load with a last message, waits for everybody to hear it, and gives the truth, the logs, and what the servers
+    /// do not agree on.
+    pub async fn finish(&mut self) -> (Truth, Vec<Log>, Option<String>) {
         self.publisher.end().await;
         let started = Instant::now();
         while !self.clients.iter().all(Client::is_done) && started.elapsed() < PATIENCE {
@@ -234,13 +239,27 @@ impl World {
         });
         self.servers.whole().await;
         let (_, last) = self.bounds().await;
-        let present = super::stored::read(&self.servers, &login, STREAM, last).await;
+        let stored = super::stored::read(&self.servers, &login, STREAM, last).await;
+        let discord = self.discord(&login, last, &stored).await;
         let mut truth = self.publisher.truth().clone();
-        truth.read(present, last);
+        truth.read(stored.iter().map(|(seq, stored)| (*seq, stored.nonce)).collect(), last);
         let mut logs = Vec::new();
         for client in self.clients.drain(..) {
             logs.push(client.finish().await);
         }
-        (truth, logs)
+        (truth, logs, discord)
+    }
+
+    /// Where three servers disagree about what the stream holds. A consumer runs on any of them: several have met them all.
+    async fn discord(&self, login: &str, last: u64, stored: &BTreeMap<u64, Stored>) -> Option<String> {
+        let reads = if self.layout.cluster { READS } else { 0 };
+        for _ in 0..reads {
+            let other = super::stored::read(&self.servers, login, STREAM, last).await;
+            let place = stored.keys().chain(other.keys()).find(|seq| stored.get(seq) != other.get(seq));
+            if let Some(seq) = place {
+                return Some(format!("from {seq} on, {:?} and {:?}", stored.get(seq), other.get(seq)));
+            }
+        }
+        None
     }
 }
