@@ -97,7 +97,11 @@ impl Cluster {
             .request_timeout(Some(Duration::from_secs(2)))
             .ping_interval(Duration::from_secs(2))
             .connection_timeout(Duration::from_secs(1));
-        options.connect(self.urls()).await.expect("one of the servers accepts a client")
+        // All of them may just have been started.
+        eventually("one of the servers accepts a client", SETTLED, async || {
+            options.clone().connect(self.urls()).await.ok()
+        })
+        .await
     }
 
     /// A JetStream context on a client of its own.
