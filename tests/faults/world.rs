@@ -146,9 +146,18 @@ impl World {
         answer.ok().and_then(|answer| serde_json::from_slice(&answer.payload).ok()).unwrap_or_default()
     }
 
+    /// A question, asked until there is an answer: a cluster may have no leader for a moment.
+    async fn question(&self, subject: &str) -> Value {
+        eventually(subject, PATIENCE, async || {
+            let answer = self.try_ask(subject, &Value::Null).await;
+            (answer.is_object() && answer["error"].is_null()).then_some(answer)
+        })
+        .await
+    }
+
     /// The stream as the server describes it.
     pub async fn stream(&self) -> Value {
-        self.ask(&format!("STREAM.INFO.{STREAM}"), &Value::Null).await
+        self.question(&format!("STREAM.INFO.{STREAM}")).await
     }
 
     /// The stream's first and last sequence.
@@ -159,7 +168,7 @@ impl World {
 
     /// The names of the stream's consumers.
     pub async fn consumers(&self) -> Vec<String> {
-        let answer = self.ask(&format!("CONSUMER.NAMES.{STREAM}"), &Value::Null).await;
+        let answer = self.question(&format!("CONSUMER.NAMES.{STREAM}")).await;
         let names = answer["consumers"].as_array().cloned().unwrap_or_default();
         names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
     }
