@@ -25,7 +25,7 @@ use super::truth::Truth;
 
 /// Clients; the first users are read for by two of them.
 const CLIENTS: usize = 16;
-/// One in eighty thousand leaves one of three servers out.
+/// If each is placed on one of three servers at random, one run in sixty does not meet all of them.
 const READS: usize = 12;
 
 /// A run's world.
@@ -259,7 +259,8 @@ impl World {
         (truth, logs, discord)
     }
 
-    /// Where three servers disagree about what the stream holds. A consumer runs on any of them: several have met them all.
+    /// Where three servers disagree about what the stream holds. A consumer runs on any of them: several
+    /// are likely to meet them all.
     async fn discord(&self, login: &str, last: u64, stored: &BTreeMap<u64, Stored>) -> Option<String> {
         let reads = if self.layout.cluster { READS } else { 0 };
         for _ in 0..reads {
