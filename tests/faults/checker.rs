@@ -47,6 +47,8 @@ pub struct Report {
     pub other: usize,
     /// How often a sidecar's feed or replay broke off: shows that the fault was felt.
     pub interruptions: usize,
+    /// Runs that show nothing: the servers themselves disagree about what the stream holds.
+    pub void: usize,
     /// Worst time from the end of the fault to the first event after it.
     pub worst_heal: Option<Duration>,
     /// What went wrong, with the log around it; only the first few.
@@ -75,6 +77,33 @@ impl Report {
         }
     }
 
+    /// Every count, in the order of [`Report::of`].
+    pub fn counts(&self) -> [usize; 10] {
+        let Self {
+            interruptions, events, gaps, lost, duplicated, out_of_order, foreign, false_gaps, other, void, ..
+        } = self;
+        [interruptions, events, gaps, lost, duplicated, out_of_order, foreign, false_gaps, other, void]
+            .map(|count| *count)
+    }
+
+    /// Made of its counts.
+    pub fn of(counts: [usize; 10]) -> Self {
+        let [interruptions, events, gaps, lost, duplicated, out_of_order, foreign, false_gaps, other, void] = counts;
+        Self {
+            events,
+            gaps,
+            lost,
+            duplicated,
+            out_of_order,
+            foreign,
+            false_gaps,
+            other,
+            interruptions,
+            void,
+            ..Self::default()
+        }
+    }
+
     /// Sums up.
     pub fn add(&mut self, other: &Self) {
         self.events += other.events;
@@ -86,6 +115,7 @@ impl Report {
         self.false_gaps += other.false_gaps;
         self.other += other.other;
         self.interruptions += other.interruptions;
+        self.void += other.void;
         self.worst_heal = self.worst_heal.max(other.worst_heal);
     }
 }

@@ -1,9 +1,9 @@
 //! The faults: what each is called, what it does, what it needs, and which gaps it may explain.
 //!
-//! What they do is in the modules below, one per thing that fails. A place for clusters (leader step-down, a node killed or
-//! hung) is a module of its own with a layout of several servers; the checker knows nothing of servers.
+//! What they do is in the modules below, one per thing that fails.
 
 mod clients;
+mod cluster;
 mod messages;
 mod nats;
 mod network;
@@ -66,6 +66,7 @@ impl Kind {
     }
 }
 
+const CLUSTER: Layout = Layout { cluster: true, ..PLAIN };
 const PROXIED: Layout = Layout { proxied: Proxied::Both, ..PLAIN };
 
 /// With histories so small that what leaves the stream is missed.
@@ -113,6 +114,40 @@ pub static KINDS: &[Kind] = &[
     .layout(PROXIED),
     kind("network_slow", "every read from and to NATS is late by 100 to 300 ms", |w| Box::pin(network::slow(w)))
         .layout(PROXIED),
+    kind("network_partition", "the network swallows every packet for seconds", |w| Box::pin(network::partition(w)))
+        .layout(Layout { namespace: true, ..PLAIN }),
+    kind("cluster_step_down", "of three servers, the stream's leader steps down", |w| Box::pin(cluster::step_down(w)))
+        .layout(CLUSTER),
+    kind("cluster_leader_kill", "of three servers, the stream's leader is killed and comes back", |w| {
+        Box::pin(cluster::leader_kill(w))
+    })
+    .layout(CLUSTER),
+    kind("cluster_ours_kill", "of three servers, the one we read from is killed and comes back", |w| {
+        Box::pin(cluster::ours_kill(w))
+    })
+    .layout(CLUSTER),
+    kind("cluster_follower_away", "of three servers, a follower is away for 5 to 20 s", |w| {
+        Box::pin(cluster::follower_away(w))
+    })
+    .layout(CLUSTER),
+    kind("cluster_leader_hang", "of three servers, the stream's leader hangs for 5 to 20 s", |w| {
+        Box::pin(cluster::leader_hang(w))
+    })
+    .layout(CLUSTER),
+    kind("cluster_ours_hang", "of three servers, the one we read from hangs for 5 to 20 s", |w| {
+        Box::pin(cluster::ours_hang(w))
+    })
+    .layout(CLUSTER),
+    kind("cluster_lame_duck", "of three servers, the one we read from sends us away, ends, and comes back", |w| {
+        Box::pin(cluster::lame_duck(w))
+    })
+    .layout(CLUSTER),
+    kind("cluster_rolling_kill", "each of three servers is killed and comes back, one after the other", |w| {
+        Box::pin(cluster::rolling_kill(w))
+    })
+    .layout(CLUSTER),
+    kind("cluster_all_kill", "all three servers are killed and come back", |w| Box::pin(cluster::all_kill(w)))
+        .layout(CLUSTER),
     kind("consumer_deleted", "the sidecars' consumers are deleted", |w| Box::pin(stream::consumers_deleted(w))).short(),
     kind("max_consumers_reached", "others take the places of the sidecars' consumers", |w| {
         Box::pin(stream::crowded(w))

@@ -7,8 +7,9 @@ use std::time::Duration;
 use async_nats::jetstream;
 use serde_json::Value;
 
+use super::servers::Servers;
 use super::support::proxy::Proxy;
-use super::support::{Config, Nats, eventually};
+use super::support::{Config, eventually};
 
 /// The stream.
 pub const STREAM: &str = "EVENTS";
@@ -26,9 +27,13 @@ pub enum Proxied {
     One,
 }
 
-/// How a world is laid out.
+/// How a world is laid out. A cluster has neither proxies nor accounts nor a disk or network of its own.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
+    /// Three servers instead of one.
+    pub cluster: bool,
+    /// The server is in a network namespace of its own (root only).
+    pub namespace: bool,
     /// Who goes through a proxy.
     pub proxied: Proxied,
     /// More of the stream's configuration, as JSON.
@@ -58,6 +63,8 @@ pub struct Accounts {
 
 /// The usual one.
 pub const PLAIN: Layout = Layout {
+    cluster: false,
+    namespace: false,
     proxied: Proxied::None,
     stream: "{}",
     limits: &[],
@@ -68,28 +75,33 @@ pub const PLAIN: Layout = Layout {
 };
 
 /// The configurations of the two sidecars, and the proxies they need.
-pub async fn configs(nats: &Nats, layout: Layout, random: &mut fastrand::Rng, proxies: &mut Vec<Proxy>) -> Vec<Config> {
+pub async fn configs(
+    servers: &mut Servers,
+    layout: Layout,
+    random: &mut fastrand::Rng,
+    proxies: &mut Vec<Proxy>,
+) -> Vec<Config> {
     let mut configs = Vec::new();
     for sidecar in 0..2 {
         let proxied = layout.proxied == Proxied::Both || (layout.proxied == Proxied::One && sidecar == 0);
-        let url = if proxied {
-            let proxy = Proxy::to(nats.address()).await;
+        let urls = if proxied {
+            let proxy = Proxy::to(servers.address()).await;
             let url = format!("nats://{}", proxy.address);
             proxies.push(proxy);
-            url
+            vec![url]
         } else {
-            nats.url()
+            servers.urls()
         };
         let history = layout.histories[random.usize(..layout.histories.len())];
         // A small queue makes clients catch up in pieces.
         let queue = ["\"8KiB\"", "\"128KiB\""][random.usize(..2)];
-        let mut config = Config::at(&url).limit("queue_bytes", queue).heartbeat("2s");
+        let mut config = Config::at_any(&urls).limit("queue_bytes", queue).heartbeat("2s");
         for (key, value) in layout.limits {
             config = config.limit(key, value);
         }
         if let Some(accounts) = layout.accounts {
             let [user, password] = accounts.sidecar;
-            let file = nats.store().with_file_name("sidecar-password");
+            let file = servers.one().store().with_file_name("sidecar-password");
             std::fs::write(&file, password).expect("the password is written");
             config.nats_more = format!("user = {user:?}\npassword_file = {file:?}\n");
         }
@@ -99,13 +111,13 @@ pub async fn configs(nats: &Nats, layout: Layout, random: &mut fastrand::Rng, pr
     configs
 }
 
-/// Creates the stream, with more configuration as JSON; waits until the server can.
-pub async fn create_stream(jetstream: &jetstream::Context, more: &str) {
+/// Creates the stream; waits until the servers can.
+pub async fn create_stream(jetstream: &jetstream::Context, layout: Layout) {
     let mut config = serde_json::json!({
-        "name": STREAM, "subjects": ["events.>"], "retention": "limits", "storage": "file", "num_replicas": 1,
-        "allow_direct": true,
+        "name": STREAM, "subjects": ["events.>"], "retention": "limits", "storage": "file",
+        "num_replicas": if layout.cluster { 3 } else { 1 }, "allow_direct": true,
     });
-    let more: Value = serde_json::from_str(more).expect("JSON");
+    let more: Value = serde_json::from_str(layout.stream).expect("JSON");
     for (key, value) in more.as_object().expect("an object") {
         config[key] = value.clone();
     }

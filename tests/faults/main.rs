@@ -10,11 +10,13 @@ mod support;
 mod checker;
 mod client;
 mod disk;
+mod journal;
 mod kinds;
 mod layout;
 mod leaks;
 mod publisher;
 mod run;
+mod servers;
 mod stored;
 mod table;
 mod truth;
@@ -23,8 +25,10 @@ mod world;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use journal::Journal;
 use kinds::{KINDS, Kind};
 use support::Version;
+use support::netns::Namespace;
 use table::Table;
 
 /// Runs at the same time: the machine is small, and faults have durations.
@@ -38,13 +42,21 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
 /// Why a kind cannot be run here.
 fn obstacle(kind: &Kind) -> Option<String> {
     let root = rustix::process::geteuid().is_root();
-    (kind.needs_root && !root).then(|| "needs root".to_owned())
+    if kind.needs_root && !root {
+        return Some("needs root".to_owned());
+    }
+    // Making one is the only way to know.
+    (kind.layout.namespace && Namespace::new(kind.name).is_none()).then(|| "needs root and `ip netns`".to_owned())
 }
 
 /// Runs these, and gives the names of those that were not clean. Each run has a thread and a runtime of its own, so that one
 /// that waits for a process to end does not make the other's clients late.
-fn all(runs: impl Iterator<Item = (&'static Kind, Version, u64)> + Send, table: &mut Table) -> Vec<String> {
-    let (runs, results) = (Mutex::new(runs), Mutex::new((table, Vec::new())));
+fn all(
+    runs: impl Iterator<Item = (&'static Kind, Version, u64)> + Send,
+    table: &mut Table,
+    journal: &mut Journal,
+) -> Vec<String> {
+    let (runs, results) = (Mutex::new(runs), Mutex::new((table, Vec::new(), journal)));
     let next = || runs.lock().expect("no holder panics").next();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -53,6 +65,7 @@ fn all(runs: impl Iterator<Item = (&'static Kind, Version, u64)> + Send, table: 
                     let report = run::run(kind, version, seed);
                     let mut results = results.lock().expect("no holder panics");
                     results.0.add(kind, &report);
+                    results.2.add(kind, version, seed, &report);
                     if !report.is_clean() {
                         results.1.push(run::label(kind, version, seed));
                     }
@@ -61,6 +74,14 @@ fn all(runs: impl Iterator<Item = (&'static Kind, Version, u64)> + Send, table: 
         }
     });
     results.into_inner().expect("no holder panics").1
+}
+
+/// Every kind on both servers with one seed, in an order of its own: where the time ends, all are cut short alike.
+fn a_round(kinds: &[&'static Kind], seed: u64) -> Vec<(&'static Kind, Version, u64)> {
+    let on_both = |kind| [Version::Debian, Version::Current].map(|version| (kind, version, seed));
+    let mut runs: Vec<_> = kinds.iter().copied().flat_map(on_both).collect();
+    fastrand::Rng::with_seed(seed).shuffle(&mut runs);
+    runs
 }
 
 #[test]
@@ -73,7 +94,8 @@ fn selection() {
         (kind, if odd { Version::Debian } else { Version::Current }, seed)
     });
     let mut table = Table::default();
-    let failed = all(runs, &mut table);
+    let mut journal = Journal::open(None, &mut table);
+    let failed = all(runs, &mut table, &mut journal);
     println!("{}", table.markdown(KINDS));
     assert!(failed.is_empty(), "not clean:\n{}", failed.join("\n"));
 }
@@ -83,7 +105,7 @@ fn selection() {
 fn long() {
     let seed: u64 = setting("SIDESTREAM_FAULTS_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
     let minutes: f64 = setting("SIDESTREAM_FAULTS_MINUTES").unwrap_or(10.0);
-    let kinds: Vec<&Kind> = match setting::<String>("SIDESTREAM_FAULTS_KINDS") {
+    let kinds: Vec<&'static Kind> = match setting::<String>("SIDESTREAM_FAULTS_KINDS") {
         Some(names) => kinds::named(&names).unwrap_or_else(|error| panic!("{error}")),
         None => KINDS.iter().collect(),
     };
@@ -99,14 +121,16 @@ fn long() {
         }
     }
     let end = Instant::now() + Duration::from_secs_f64(minutes * 60.0);
-    let versions = [Version::Debian, Version::Current];
-    let kinds = able.len() as u64;
-    // Every kind on both servers, then the same with the next seed. The first round is finished, however long it takes.
-    let runs = (0..).map_while(|n: u64| {
-        let (kind, version, round) = (able[(n / 2 % kinds) as usize], versions[(n % 2) as usize], n / (2 * kinds));
-        (round == 0 || Instant::now() < end).then_some((kind, version, seed + round))
-    });
-    let failed = all(runs, &mut table);
+    let mut journal = Journal::open(setting("SIDESTREAM_FAULTS_JOURNAL"), &mut table);
+    let done = journal.done().clone();
+    // The first round is finished, however long it takes; without a minute there is none.
+    let due = move |round: u64| minutes > 0.0 && (round == 0 || Instant::now() < end);
+    let rounds = (0..).take_while(move |round| due(*round));
+    let runs = rounds
+        .flat_map(|round| a_round(&able, seed + round).into_iter().map(move |run| (round, run)))
+        .filter(|(_, (kind, version, seed))| !done.contains(&(kind.name, *version, *seed)))
+        .map_while(move |(round, run)| due(round).then_some(run));
+    let failed = all(runs, &mut table, &mut journal);
     let text = table.markdown(KINDS);
     println!("{text}");
     if let Some(file) = setting::<String>("SIDESTREAM_FAULTS_TABLE") {

@@ -9,23 +9,32 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::support::Nats;
+use super::servers::Servers;
 use super::truth::Nonce;
 
 const INBOX: &str = "_INBOX.reader";
 /// A consumer that is silent for so long is stuck: 2.9 does not get over a damaged record.
 const STUCK: Duration = Duration::from_secs(3);
 
+/// What a server has at one place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stored {
+    /// The number that the message begins with.
+    pub nonce: Nonce,
+    /// When it was stored, in nanoseconds since 1970.
+    pub time: u64,
+}
+
 /// The messages of a stream by sequence, up to `last`; those that nobody of ours published are left out. What a consumer
 /// cannot read is not there.
-pub async fn read(nats: &Nats, login: &str, stream: &str, last: u64) -> BTreeMap<u64, Nonce> {
+pub async fn read(servers: &Servers, login: &str, stream: &str, last: u64) -> BTreeMap<u64, Stored> {
     let mut found = BTreeMap::new();
     let mut from = 1;
-    while !read_from(nats, login, stream, from, &mut found).await {
+    while !read_from(servers, login, stream, from, &mut found).await {
         // One by one, until there is one that can be read.
         from = found.last_key_value().map_or(from, |(seq, _)| seq + 1);
         println!("    a consumer does not get over {from}");
-        while from <= last && !can_be_read(nats, stream, from).await {
+        while from <= last && !can_be_read(servers, stream, from).await {
             from += 1;
         }
         if from > last {
@@ -35,16 +44,16 @@ pub async fn read(nats: &Nats, login: &str, stream: &str, last: u64) -> BTreeMap
     found
 }
 
-async fn can_be_read(nats: &Nats, stream: &str, seq: u64) -> bool {
-    let client = nats.client().await;
+async fn can_be_read(servers: &Servers, stream: &str, seq: u64) -> bool {
+    let client = servers.jetstream().await.client();
     let body = format!("{{\"seq\":{seq}}}");
     let answer = client.request(format!("$JS.API.STREAM.MSG.GET.{stream}"), body.into()).await.expect("NATS answers");
     !String::from_utf8_lossy(&answer.payload).contains("\"error\"")
 }
 
 /// Reads from here to the end; false when the consumer is stuck.
-async fn read_from(nats: &Nats, login: &str, stream: &str, from: u64, found: &mut BTreeMap<u64, Nonce>) -> bool {
-    let mut socket = TcpStream::connect(nats.address()).await.expect("NATS accepts");
+async fn read_from(servers: &Servers, login: &str, stream: &str, from: u64, found: &mut BTreeMap<u64, Stored>) -> bool {
+    let mut socket = TcpStream::connect(servers.address()).await.expect("NATS accepts");
     let config = serde_json::json!({"stream_name": stream, "config": {
         "deliver_subject": format!("{INBOX}.data"), "deliver_policy": "by_start_sequence", "opt_start_seq": from,
         "ack_policy": "none", "replay_policy": "instant", "mem_storage": true, "num_replicas": 1,
@@ -69,10 +78,10 @@ async fn read_from(nats: &Nats, login: &str, stream: &str, from: u64, found: &mu
                 }
                 continue;
             }
-            let (seq, pending) = place(&message.reply).expect("a delivery");
+            let (seq, time, pending) = place(&message.reply).expect("a delivery");
             let text = String::from_utf8_lossy(&message.payload);
             if let Some(nonce) = text.split(' ').next().and_then(|nonce| nonce.parse().ok()) {
-                found.insert(seq, nonce);
+                found.insert(seq, Stored { nonce, time });
             }
             if pending == 0 {
                 return true;
@@ -120,9 +129,9 @@ fn next(raw: &mut BytesMut) -> Option<Message> {
     }
 }
 
-/// Stream sequence and what waits behind, from `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>`.
-fn place(reply: &str) -> Option<(u64, u64)> {
+/// Stream sequence, time, and what waits behind, from `$JS.ACK.<stream>.<consumer>.<delivered>.<seq>.<cseq>.<time>.<pending>`.
+fn place(reply: &str) -> Option<(u64, u64, u64)> {
     let tokens: Vec<&str> = reply.split('.').collect();
     assert_eq!(tokens.len(), 9, "{reply}");
-    Some((tokens[5].parse().ok()?, tokens[8].parse().ok()?))
+    Some((tokens[5].parse().ok()?, tokens[7].parse().ok()?, tokens[8].parse().ok()?))
 }

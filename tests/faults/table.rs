@@ -35,11 +35,13 @@ impl Table {
         for kind in kinds {
             if let Some((runs, sum)) = self.rows.get(kind.name) {
                 let heal = sum.worst_heal.map_or("-".to_owned(), |heal| format!("{:.1} s", heal.as_secs_f64()));
+                let void = if sum.void > 0 { format!(", {} void", sum.void) } else { String::new() };
                 let _ = writeln!(
                     text,
-                    "| `{}` | {} | {runs} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {heal} |",
+                    "| `{}` | {} | {runs}{} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {heal} |",
                     kind.name,
                     kind.what,
+                    void,
                     sum.interruptions,
                     sum.events,
                     sum.gaps,

@@ -1,7 +1,8 @@
-//! One run's world: a NATS server, two sidecars on one stream, a publisher and clients, and what a fault may do to them.
+//! One run's world: NATS, two sidecars on one stream, a publisher and clients, and what a fault may do to them.
 //!
 //! It says when the fault was over and hands out what the checker needs; what a fault does is in `kinds`.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,20 +15,27 @@ use super::disk::Disk;
 use super::layout::{Layout, PATIENCE, STREAM, configs, create_stream};
 use super::leaks::Baseline;
 use super::publisher::{Publisher, USERS};
-use super::support::nats::Setup;
+use super::servers::Servers;
+use super::stored::Stored;
+use super::support::cluster::Cluster;
+use super::support::netns::Namespace;
 use super::support::proxy::Proxy;
 use super::support::{App, Config, Nats, Version, eventually};
 use super::truth::Truth;
 
 /// Clients; the first users are read for by two of them.
 const CLIENTS: usize = 16;
+/// If each is placed on one of three servers at random, one run in sixty does not meet all of them.
+const READS: usize = 12;
 
 /// A run's world.
 pub struct World {
     /// Seeded; every choice of a fault comes from it.
     pub random: fastrand::Rng,
-    /// The server.
-    pub nats: Nats,
+    /// NATS.
+    pub servers: Servers,
+    /// Around the server, where it has one.
+    pub network: Option<Namespace>,
     /// A JetStream client with all rights, for what the fault does.
     pub jetstream: jetstream::Context,
     /// In front of the sidecars that have one.
@@ -50,19 +58,17 @@ impl World {
     pub async fn build(layout: Layout, version: Version, seed: u64) -> (Self, Baseline) {
         let mut random = fastrand::Rng::with_seed(seed);
         let disk = Disk::of(layout.disk_mib);
-        let config = layout.accounts.map(|accounts| accounts.config.to_owned());
-        let user = layout.accounts.map(|accounts| (accounts.admin[0], accounts.admin[1]));
-        let nats = Nats::start_in(version, disk.directory(), Setup { config, user, ..Setup::default() }).await;
-        let jetstream = nats.jetstream().await;
-        create_stream(&jetstream, layout.stream).await;
+        let network = layout.namespace.then(|| Namespace::new("a world").expect("there was no obstacle"));
+        let mut servers = Servers::start(layout, version, &disk, network.as_ref()).await;
+        let jetstream = servers.jetstream().await;
         let mut proxies = Vec::new();
-        let configs = configs(&nats, layout, &mut random, &mut proxies).await;
+        let configs = configs(&mut servers, layout, &mut random, &mut proxies).await;
         let apps = [App::start(&configs[0]).await, App::start(&configs[1]).await];
         let baseline = super::leaks::baseline(&apps).await;
         let addresses: Addresses = Arc::new(Mutex::new(apps.iter().map(|app| app.address().to_owned()).collect()));
         let quick = |_| Duration::from_millis(50);
-        let options = nats.options().reconnect_delay_callback(quick).ping_interval(Duration::from_secs(2));
-        let client = options.connect(nats.url()).await.expect("NATS accepts the publisher");
+        let options = servers.options().reconnect_delay_callback(quick).ping_interval(Duration::from_secs(2));
+        let client = options.connect(servers.urls()).await.expect("NATS accepts the publisher");
         let fill_max = [40, 300, 3000][random.usize(..3)];
         let publisher = Publisher::start(client, layout.rate, fill_max, random.fork());
         let clients = (0..CLIENTS).map(|index| {
@@ -74,7 +80,8 @@ impl World {
         let apps = apps.map(Some).into();
         let mut world = Self {
             random,
-            nats,
+            servers,
+            network,
             jetstream,
             proxies,
             apps,
@@ -91,6 +98,16 @@ impl World {
         .await;
         world.linger(0, 700).await;
         (world, baseline)
+    }
+
+    /// The one server.
+    pub fn nats(&mut self) -> &mut Nats {
+        self.servers.one()
+    }
+
+    /// The three servers.
+    pub fn cluster(&mut self) -> &mut Cluster {
+        self.servers.three()
     }
 
     /// Lets a random time pass: the fault's own duration, or its place in the run.
@@ -117,7 +134,7 @@ impl World {
     /// A JetStream request that must succeed.
     pub async fn ask(&self, subject: &str, body: &Value) -> Value {
         let answer = self.try_ask(subject, body).await;
-        assert!(answer["error"].is_null(), "{subject}: {answer}");
+        assert!(answer.is_object() && answer["error"].is_null(), "{subject}: {answer}");
         answer
     }
 
@@ -129,9 +146,18 @@ impl World {
         answer.ok().and_then(|answer| serde_json::from_slice(&answer.payload).ok()).unwrap_or_default()
     }
 
+    /// A question, asked until there is an answer: a cluster may have no leader for a moment.
+    async fn question(&self, subject: &str) -> Value {
+        eventually(subject, PATIENCE, async || {
+            let answer = self.try_ask(subject, &Value::Null).await;
+            (answer.is_object() && answer["error"].is_null()).then_some(answer)
+        })
+        .await
+    }
+
     /// The stream as the server describes it.
     pub async fn stream(&self) -> Value {
-        self.ask(&format!("STREAM.INFO.{STREAM}"), &Value::Null).await
+        self.question(&format!("STREAM.INFO.{STREAM}")).await
     }
 
     /// The stream's first and last sequence.
@@ -142,14 +168,14 @@ impl World {
 
     /// The names of the stream's consumers.
     pub async fn consumers(&self) -> Vec<String> {
-        let answer = self.ask(&format!("CONSUMER.NAMES.{STREAM}"), &Value::Null).await;
+        let answer = self.question(&format!("CONSUMER.NAMES.{STREAM}")).await;
         let names = answer["consumers"].as_array().cloned().unwrap_or_default();
         names.iter().filter_map(|name| name.as_str().map(str::to_owned)).collect()
     }
 
     /// Creates the stream as it was at first.
     pub async fn create_stream(&self) {
-        create_stream(&self.jetstream, self.layout.stream).await;
+        create_stream(&self.jetstream, self.layout).await;
     }
 
     /// Gives orders to every client whose index fits.
@@ -187,10 +213,15 @@ impl World {
     /// Waits until every client has heard something that was published after the fault; false where one has not.
     pub async fn has_healed(&self) -> bool {
         let healed = self.publisher.truth().healed.expect("the fault is over");
+        self.is_heard_since(healed).await
+    }
+
+    /// The same for what was published after any moment.
+    pub async fn is_heard_since(&self, since: Instant) -> bool {
         let started = Instant::now();
         loop {
             let truth = self.publisher.truth().clone();
-            let after = |nonce: u64| truth.sent.get(&nonce).is_some_and(|sent| sent.at >= healed);
+            let after = |nonce: u64| truth.sent.get(&nonce).is_some_and(|sent| sent.at >= since);
             // The newest is enough: what matters is that there is one.
             let heard = |log: &Log| log.received().collect::<Vec<_>>().iter().rev().any(|(_, nonce)| after(*nonce));
             if self.clients.iter().all(|client| client.look(heard)) {
@@ -204,8 +235,9 @@ impl World {
         }
     }
 
-    /// Ends the load with a last message, waits for everybody to hear it, and gives the truth and the logs.
-    pub async fn finish(&mut self) -> (Truth, Vec<Log>) {
+    /// Ends the load with a last message, waits for everybody to hear it, and gives the truth, the logs, and what the servers
+    /// do not agree on.
+    pub async fn finish(&mut self) -> (Truth, Vec<Log>, Option<String>) {
         self.publisher.end().await;
         let started = Instant::now();
         while !self.clients.iter().all(Client::is_done) && started.elapsed() < PATIENCE {
@@ -214,14 +246,30 @@ impl World {
         let login = self.layout.accounts.map_or(String::new(), |accounts| {
             format!(",\"user\":{:?},\"pass\":{:?}", accounts.admin[0], accounts.admin[1])
         });
+        self.servers.whole().await;
         let (_, last) = self.bounds().await;
-        let present = super::stored::read(&self.nats, &login, STREAM, last).await;
+        let stored = super::stored::read(&self.servers, &login, STREAM, last).await;
+        let discord = self.discord(&login, last, &stored).await;
         let mut truth = self.publisher.truth().clone();
-        truth.read(present, last);
+        truth.read(stored.iter().map(|(seq, stored)| (*seq, stored.nonce)).collect(), last);
         let mut logs = Vec::new();
         for client in self.clients.drain(..) {
             logs.push(client.finish().await);
         }
-        (truth, logs)
+        (truth, logs, discord)
+    }
+
+    /// Where three servers disagree about what the stream holds. A consumer runs on any of them: several
+    /// are likely to meet them all.
+    async fn discord(&self, login: &str, last: u64, stored: &BTreeMap<u64, Stored>) -> Option<String> {
+        let reads = if self.layout.cluster { READS } else { 0 };
+        for _ in 0..reads {
+            let other = super::stored::read(&self.servers, login, STREAM, last).await;
+            let place = stored.keys().chain(other.keys()).find(|seq| stored.get(seq) != other.get(seq));
+            if let Some(seq) = place {
+                return Some(format!("from {seq} on, {:?} and {:?}", stored.get(seq), other.get(seq)));
+            }
+        }
+        None
     }
 }

@@ -97,7 +97,11 @@ impl Cluster {
             .request_timeout(Some(Duration::from_secs(2)))
             .ping_interval(Duration::from_secs(2))
             .connection_timeout(Duration::from_secs(1));
-        options.connect(self.urls()).await.expect("one of the servers accepts a client")
+        // All of them may just have been started.
+        eventually("one of the servers accepts a client", SETTLED, async || {
+            options.clone().connect(self.urls()).await.ok()
+        })
+        .await
     }
 
     /// A JetStream context on a client of its own.
@@ -121,13 +125,14 @@ impl Cluster {
         Publisher::over(jetstream)
     }
 
-    /// Waits until the stream has a leader and two followers that have all of it.
+    /// Waits until the cluster has a leader, and the stream has one and two followers that have all of it.
     pub async fn healthy(&self) {
         let jetstream = self.jetstream().await;
         eventually("the stream has a leader and two current followers", SETTLED, async || {
             let info = ask(&jetstream, "STREAM.INFO.EVENTS", &json!({})).await?;
             info["cluster"]["leader"].as_str()?;
             let replicas = info["cluster"]["replicas"].as_array()?;
+            account(&jetstream).await?;
             let current = |r: &&Value| r["current"] == true && r["offline"] != true && r["lag"].as_u64().is_none();
             (replicas.iter().filter(current).count() == NODES - 1).then_some(())
         })
@@ -165,6 +170,12 @@ impl Cluster {
             index_of(&info["cluster"]["leader"])
         })
         .await
+    }
+
+    /// What all of them have logged.
+    pub fn log(&self) -> String {
+        let logs = self.nodes.iter().map(|node| std::fs::read_to_string(&node.log).unwrap_or_default());
+        logs.collect()
     }
 
     /// `kill -9`.

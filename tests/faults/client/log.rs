@@ -85,9 +85,10 @@ pub struct Id {
 
 impl std::fmt::Debug for Id {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let epoch = self.text.split('.').next().unwrap_or_default();
+        let mut parts = self.text.split('.');
+        let (epoch, time) = (parts.next().unwrap_or_default(), parts.nth(1).unwrap_or_default());
         match self.seq() {
-            Some(seq) => write!(f, "{epoch}:{seq}"),
+            Some(seq) => write!(f, "{epoch}:{seq}:{time}"),
             None => write!(f, "{:?}", self.text),
         }
     }

@@ -14,7 +14,7 @@ async fn headers(world: &mut World, lines: &[&[u8]], fate: Fate) {
         let subject = SUBJECTS[world.random.usize(..SUBJECTS.len())];
         let payload = world.publisher.register(subject, fate, 10);
         let line = lines[world.random.usize(..lines.len())];
-        world.nats.publish_raw(subject.as_bytes(), line, payload.as_bytes()).await;
+        world.nats().publish_raw(subject.as_bytes(), line, payload.as_bytes()).await;
         world.linger(0, 2500).await;
     }
     super::clients::back(world);
@@ -36,7 +36,7 @@ pub async fn poison_subject(world: &mut World) {
         }
         // As JSON and our own text could carry it.
         let payload = world.publisher.register("events.broadcast.x\u{fffd}", Fate::Declare, 10);
-        world.nats.publish_raw(b"events.broadcast.x\xff", b"X-Name: x\r\n", payload.as_bytes()).await;
+        world.nats().publish_raw(b"events.broadcast.x\xff", b"X-Name: x\r\n", payload.as_bytes()).await;
         world.linger(0, 2500).await;
     }
     super::clients::back(world);
@@ -55,7 +55,7 @@ pub async fn fake_status(world: &mut World) {
         let head = format!("NATS/1.0 {status}\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 1\r\n\r\n");
         let (head_len, total) = (head.len(), head.len() + payload.len());
         let bytes = format!("HPUB {subject} {head_len} {total}\r\n{head}{payload}\r\n");
-        world.nats.send_raw(bytes.as_bytes()).await;
+        world.nats().send_raw(bytes.as_bytes()).await;
         world.linger(0, 1500).await;
     }
     super::clients::back(world);
@@ -68,7 +68,7 @@ pub async fn oversize(world: &mut World) {
         }
         let subject = SUBJECTS[world.random.usize(..SUBJECTS.len())];
         let payload = world.publisher.register(subject, Fate::Declare, 20_000);
-        world.nats.publish_raw(subject.as_bytes(), b"X-Name: x\r\n", payload.as_bytes()).await;
+        world.nats().publish_raw(subject.as_bytes(), b"X-Name: x\r\n", payload.as_bytes()).await;
         world.linger(0, 1500).await;
     }
     super::clients::back(world);

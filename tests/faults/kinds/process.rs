@@ -58,7 +58,7 @@ authorization { users = [
 "#;
 
 pub async fn revoked(world: &mut World) {
-    world.nats.reconfigure(REVOKED).await;
+    world.nats().reconfigure(REVOKED).await;
     let told = |log: &Log| {
         log.items.iter().any(|(_, item)| matches!(item, Item::Own { what, .. } if what.contains("degraded")))
     };
@@ -67,5 +67,5 @@ pub async fn revoked(world: &mut World) {
     })
     .await;
     world.linger(1000, 5000).await;
-    world.nats.reconfigure(PERMITTED).await;
+    world.nats().reconfigure(PERMITTED).await;
 }

@@ -12,9 +12,9 @@ use super::super::world::World;
 pub async fn rollback(world: &mut World) {
     world.publisher.pause().await;
     let (_, kept) = world.bounds().await;
-    world.nats.kill();
-    world.nats.save();
-    world.nats.restart().await;
+    world.nats().kill();
+    world.nats().save();
+    world.nats().restart().await;
     world.publisher.go_on();
     world.publisher.burst(300).await;
     world.linger(500, 1500).await;
@@ -22,9 +22,9 @@ pub async fn rollback(world: &mut World) {
     // Everybody must have been beyond the place that the store goes back to: who was not cannot tell the difference.
     super::clients::heard_everything(world).await;
     world.next_life(kept);
-    world.nats.kill();
-    world.nats.go_back();
-    world.nats.restart().await;
+    world.nats().kill();
+    world.nats().go_back();
+    world.nats().restart().await;
     world.publisher.go_on();
 }
 
@@ -35,16 +35,16 @@ pub async fn bit_flip(world: &mut World) {
     super::clients::heard_everything(world).await;
     let (_, before) = world.bounds().await;
     world.order(|index| index % 2 == 0, |orders| orders.away = true);
-    world.nats.kill();
+    world.nats().kill();
     let mut blocks = Vec::new();
-    find_blocks(&world.nats.store(), &mut blocks);
+    find_blocks(&world.nats().store(), &mut blocks);
     let block = &blocks[world.random.usize(..blocks.len())];
     let length = std::fs::metadata(block).expect("a block").len();
     let at = world.random.u64(..length);
     flip(block, at, 1 << world.random.u8(..8));
     println!("    bit flipped at {at} of {length} in {}", block.display());
     let began = Instant::now();
-    world.nats.restart().await;
+    world.nats().restart().await;
     let (first, last) = world.bounds().await;
     println!("    the stream had 1..={before}, and has {first}..={last}");
     if last < before {
@@ -74,7 +74,7 @@ fn flip(path: &Path, at: u64, bit: u8) {
 
 /// Fills the disk with another file until NATS refuses, then frees it.
 pub async fn disk_full(world: &mut World) {
-    let hog = world.nats.store().with_file_name("hog");
+    let hog = world.nats().store().with_file_name("hog");
     let mut file = std::fs::File::create(&hog).expect("there is room for a file");
     let piece = vec![1; 64 << 10];
     while file.write_all(&piece).is_ok() {}
@@ -97,7 +97,7 @@ pub async fn disk_full(world: &mut World) {
     // NATS does not try again by itself once a write has failed.
     world.publisher.pause().await;
     let began = Instant::now();
-    world.nats.restart().await;
+    world.nats().restart().await;
     let (_, now) = world.bounds().await;
     if now < last {
         println!("    and came back at {now}");
