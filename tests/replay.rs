@@ -71,6 +71,37 @@ on_both_servers! {
         assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
     }
 
+    async fn who_waits_for_the_past_hears_heartbeats_meanwhile(version: Version) {
+        const COUNT: usize = 60_000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(SMALL_HISTORY).heartbeat("1s")).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        // More than is read ahead of her.
+        publisher.publish_all((0..COUNT).map(|n| ("events.broadcast.x".to_owned(), format!("{n} {:x>1000}", "").into()))).await;
+        let mut alice = resume(&app, "alice", &start).await;
+        assert_eq!(number(&alice.event().await.data), 0);
+        nats.pause();
+        let mut heard = 1;
+        let heartbeat = loop {
+            let event = alice.next_within(Duration::from_secs(4)).await;
+            match event.name.as_str() {
+                "sidestream.heartbeat" => break event,
+                "x" | "message" => {
+                    assert_eq!(number(&event.data), heard);
+                    heard += 1;
+                }
+                _ => panic!("{event:?}"),
+            }
+        };
+        assert!(heard < COUNT, "nothing was left to wait for");
+        assert_eq!(heartbeat.id, None, "she is not at the head");
+        nats.resume();
+        for n in heard..COUNT {
+            assert_eq!(number(&alice.event_within(LONG).await.data), n);
+        }
+    }
+
     async fn a_restarted_sidecar_serves_cursors_from_before(version: Version) {
         let nats = Nats::start(version).await;
         let publisher = nats.events().await;

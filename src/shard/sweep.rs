@@ -65,10 +65,9 @@ impl Shard {
         // Spread: clients that were written to together are not due together.
         let early = u64::from(client.ticket.slot).wrapping_mul(2_654_435_761) % (interval / 4 + 1);
         let due = client.since_write(now) + early >= interval;
-        // What still waits for a client comes before the cursor of the head, and is a sign of life itself.
-        let behind = client.stream.is_some() && !client.is_live();
+        // What still waits for a client comes first, and is a sign of life itself.
         if !due
-            || behind
+            || !client.is_open()
             || !client.pend.borrow().is_empty()
             || !client.output.borrow().is_empty()
             || client.closing().is_some()
