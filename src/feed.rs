@@ -18,8 +18,10 @@ mod pass;
 mod reply;
 #[cfg(test)]
 mod simulation;
+mod standstill;
 mod start;
 mod stream;
+mod suspicion;
 pub mod version;
 
 use std::rc::Rc;
