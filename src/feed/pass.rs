@@ -1,7 +1,7 @@
 //! Reading a range of a stream forwards, in bounded pulls, for a pass of the [`super::ledger`].
 //!
-//! A task of its own on the history connection, so that a message which ends that connection disturbs neither the live
-//! feed nor requests. It stops when nobody takes what it reads.
+//! A task of its own on the stream's history connection, so that a message which ends that connection disturbs neither the
+//! live feed nor requests nor other streams. It stops when nobody takes what it reads.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,7 +13,7 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::api::{self, StoredMessage};
-use super::connection::Kept;
+use super::connection::{Kept, Lazy};
 use super::consumer::{FeedError, Kind, Order};
 use super::encode::{Encoder, NAME_HEADER};
 use super::ledger::Filled;
@@ -42,7 +42,7 @@ const FAILURES_AT_POISON: u32 = 2;
 pub(super) struct Reader {
     pub(super) stream: String,
     /// The connection that reads.
-    pub(super) history: Kept,
+    pub(super) history: Rc<Lazy>,
     /// The connection for requests.
     pub(super) control: Kept,
     pub(super) encoder: Encoder,
@@ -133,7 +133,8 @@ impl Pass {
         if start::decide(Some(known), seen) != Start::Continued {
             return Err(Stop::OtherStream);
         }
-        let mut history = self.reader.history.connected().await;
+        let history = self.reader.history.kept().await.map_err(|e| FeedError::Client(e.to_string()))?;
+        let mut history = history.connected().await;
         let client = history.client.clone();
         let losses = history.link.borrow_and_update().losses;
         let consumer = api::pull_consumer_create(&client, &self.reader.stream, self.next).await?;
