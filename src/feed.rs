@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod audience;
+mod careful;
 pub mod connection;
 mod consumer;
 mod encode;
@@ -16,6 +17,7 @@ mod live;
 mod look;
 mod opening;
 mod pass;
+mod poison;
 mod reply;
 #[cfg(test)]
 mod simulation;
@@ -98,7 +100,6 @@ pub async fn start(
             feed: connection::keep(&config.nats, Role::Feed(name.clone())).await?,
             control: control.clone(),
             known: None,
-            suspect: false,
             stalled: false,
             history_bytes: config.history_bytes,
         };

@@ -178,8 +178,7 @@ impl Ledger {
     }
 
     /// A consumer is open. Brings the log in line with where it starts, and tells clients what that means for them.
-    /// `stepped_over` stand up to the consumer's base: they were read by themselves.
-    pub(super) fn begin(&mut self, begun: &Begun, stepped_over: Vec<Arc<Event>>) {
+    pub(super) fn begin(&mut self, begun: &Begun) {
         self.removed = begun.removed;
         self.reading = true;
         self.settling.append(&mut self.held);
@@ -190,7 +189,6 @@ impl Ledger {
             Start::Reset | Start::RolledBack => self.begin_log(begun, true),
         }
         if begun.start == Start::Continued {
-            stepped_over.into_iter().for_each(|event| self.append(event));
             // What was stored behind our head meanwhile is gone again, if the consumer starts further on.
             self.declare_removed(begun.base.seq);
         }

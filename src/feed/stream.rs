@@ -4,6 +4,8 @@
 //! carried out, the consumer is read, and a message that ends connections is found out. It keeps serving resumes from memory
 //! while NATS is away. How a consumer is opened and checked is [`super::consumer`]'s business.
 
+mod careful;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -26,9 +28,8 @@ use super::opening::{self, Opened, Opening};
 use super::pass::Reader;
 use super::standstill::Standstill;
 use super::start::{Begun, Known, LEADER_PATIENCE, Start};
-use super::suspicion::Suspicion;
+use super::suspicion::{Care, Suspicion};
 use crate::cursor::{Cursor, Position};
-use crate::event::Event;
 use crate::frame::Message;
 use crate::frame::notice::GapReason;
 use crate::link::{FeedStatus, StreamRequest};
@@ -75,6 +76,8 @@ struct State {
     stalled: bool,
     standstill: Standstill,
     suspicion: Suspicion,
+    /// What stands behind the head is read by requests.
+    care: Option<Care>,
 }
 
 impl StreamFeed {
@@ -89,6 +92,7 @@ impl StreamFeed {
             stalled: false,
             standstill: Standstill::at(0, std::time::Instant::now()),
             suspicion: Suspicion::default(),
+            care: None,
         }
         .run()
         .await;
@@ -136,6 +140,18 @@ impl State {
     async fn run(mut self) {
         let mut attempt = 0u32;
         loop {
+            if self.is_careful() {
+                let Some(result) = self.read_carefully().await else { return };
+                self.feed.ledger.lost();
+                attempt = if result.is_ok() { 0 } else { attempt + 1 };
+                if let Err(error) = result {
+                    tracing::warn!(stream = self.name(), %error, "Feed interrupted");
+                    if self.is_careful() && !self.wait_for_nats(&error, attempt).await {
+                        return;
+                    }
+                }
+                continue;
+            }
             match self.open().await {
                 Some(Ok(opened)) if self.is_too_early(&opened) => {
                     api::consumer_delete(&opened.feed.client, self.name(), &opened.consumer).await;
@@ -160,10 +176,11 @@ impl State {
                 Some(Err(error)) => {
                     tracing::warn!(stream = self.name(), %error, "Feed not open");
                     self.suspect(&error, Duration::ZERO);
-                    self.degraded().await;
-                    self.unhang(&error).await;
+                    if self.is_careful() {
+                        continue;
+                    }
                     attempt += 1;
-                    if !self.pause(attempt).await {
+                    if !self.wait_for_nats(&error, attempt).await {
                         return;
                     }
                 }
@@ -192,7 +209,6 @@ impl State {
     /// Opens a consumer while requests are served. `None` when the process ends.
     async fn open(&mut self) -> Option<Result<Opened, FeedError>> {
         self.feed.opening.known = self.feed.ledger.known();
-        self.feed.opening.suspect = self.head().is_some_and(|head| self.suspicion.is_behind(head.seq));
         self.feed.opening.stalled = self.stalled;
         let opening = self.feed.opening.clone();
         let mut open = pin!(opening::open(opening));
@@ -210,6 +226,13 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Tells clients, and waits before the next attempt; false when the process ends.
+    async fn wait_for_nats(&mut self, error: &FeedError, attempt: u32) -> bool {
+        self.degraded().await;
+        self.unhang(error).await;
+        self.pause(attempt).await
     }
 
     /// Waits before the next attempt while requests are served; false when the process ends.
@@ -294,8 +317,7 @@ impl State {
         let (start, base, pending) = (opened.start, opened.base, opened.pending);
         let (end, last_seq) = (opened.end, opened.info.state.last_seq);
         let begun = Begun { start, epoch: opened.epoch, base, last_seq, end, removed };
-        let stepped_over = self.stepped_over(opened);
-        self.feed.ledger.begin(&begun, stepped_over);
+        self.feed.ledger.begin(&begun);
         self.stalled = opened.held_back;
         if !self.stalled {
             self.feed.ledger.set_degraded(false);
@@ -304,25 +326,6 @@ impl State {
         self.carry_out().await;
         tracing::info!(stream = self.name(), ?start, behind = base.seq, waiting = pending, "Feed open");
         self.advanced().await;
-    }
-
-    fn stepped_over(&mut self, opened: &Opened) -> Vec<Arc<Event>> {
-        let messages = &opened.stepped_over;
-        if let Some(first) = messages.first() {
-            self.feed.encoder.metrics.poison.add(1);
-            self.suspicion.confirmed(std::time::Instant::now());
-            let (seq, messages) = (first.seq, messages.len());
-            tracing::warn!(
-                stream = self.name(),
-                seq,
-                messages,
-                "Message that the NATS client may not survive, read by itself with those behind it"
-            );
-        }
-        let event = |message: &api::StoredMessage| {
-            Arc::new(self.feed.encoder.stored(message, Cursor { epoch: opened.epoch, at: message.at() }))
-        };
-        messages.iter().map(event).collect()
     }
 
     async fn take(

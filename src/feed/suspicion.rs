@@ -1,4 +1,4 @@
-//! Whether the message behind the head ends whoever reads it: a guess from how sessions ended. Pure.
+//! Whether the message behind the head ends whoever reads it, and for how long a stream is read carefully after that. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,10 @@ const POISONED: Duration = Duration::from_secs(60);
 /// Losses of the connection at the same place, all but the first after a short session, before the message there is taken
 /// for poison.
 const LOSSES_AT_POISON: u32 = 2;
+/// So long no poison may have come before a consumer is tried again.
+const QUIET: Duration = Duration::from_secs(30);
+/// More waiting messages than this are read by a consumer, if as many before them were clean.
+const HURRY: u64 = 1000;
 
 /// What sessions that ended tell of the message behind their last one.
 #[derive(Debug, Default)]
@@ -47,8 +51,50 @@ impl Suspicion {
         self.head == head && self.losses == LOSSES_AT_POISON
     }
 
+    /// It is being read that way.
+    pub(super) fn settled(&mut self) {
+        self.losses = 0;
+    }
+
     fn is_poisoned(&self, now: Instant) -> bool {
         self.last_poison.is_some_and(|last| now.duration_since(last) < POISONED)
+    }
+}
+
+/// A time in which a stream is read in a way that cannot fail.
+#[derive(Debug)]
+pub(super) struct Care {
+    /// When it began, or poison was last read.
+    since: Instant,
+    /// Messages read since then.
+    clean: u64,
+    /// Poison read so far.
+    poison: u64,
+}
+
+impl Care {
+    /// Begins.
+    pub(super) fn new(now: Instant) -> Self {
+        Self { since: now, clean: 0, poison: 0 }
+    }
+
+    /// A message has been read.
+    pub(super) fn read(&mut self, is_poison: bool, now: Instant) {
+        self.clean += 1;
+        if is_poison {
+            *self = Self { since: now, clean: 0, poison: self.poison + 1 };
+        }
+    }
+
+    /// Poison read so far.
+    pub(super) fn poison(&self) -> u64 {
+        self.poison
+    }
+
+    /// Whether a consumer may be tried again, with so many messages waiting.
+    pub(super) fn is_over(&self, waiting: u64, now: Instant) -> bool {
+        let in_a_hurry = waiting > HURRY && self.clean > HURRY;
+        in_a_hurry || now.duration_since(self.since) >= QUIET
     }
 }
 
@@ -57,6 +103,31 @@ mod tests {
     use super::*;
 
     const SHORT: Duration = Duration::from_millis(100);
+
+    #[test]
+    fn care_ends_when_no_poison_has_come_for_a_while() {
+        let start = Instant::now();
+        let mut care = Care::new(start);
+        assert!(!care.is_over(0, start + QUIET / 2));
+        care.read(false, start);
+        care.read(true, start + QUIET / 2);
+        assert_eq!(care.poison(), 1);
+        assert!(!care.is_over(0, start + QUIET));
+        assert!(care.is_over(0, start + QUIET / 2 + QUIET));
+    }
+
+    #[test]
+    fn care_ends_early_where_much_waits_and_all_of_it_is_clean() {
+        let start = Instant::now();
+        let mut care = Care::new(start);
+        (0..HURRY).for_each(|_| care.read(false, start));
+        assert!(!care.is_over(HURRY + 1, start));
+        care.read(false, start);
+        assert!(care.is_over(HURRY + 1, start));
+        assert!(!care.is_over(HURRY, start), "a consumer would be no faster");
+        care.read(true, start);
+        assert!(!care.is_over(HURRY + 1, start));
+    }
 
     #[test]
     fn two_losses_at_one_place_are_suspicious() {
