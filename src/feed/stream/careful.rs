@@ -44,6 +44,7 @@ impl State {
     async fn read_batches(&mut self) -> Option<Result<(), FeedError>> {
         let mut next = Next::first();
         let mut begun = false;
+        let mut told = Instant::now();
         let mut tick = tokio::time::interval(HEAD_INTERVAL);
         while let Some(known) = self.feed.ledger.known() {
             let batch = match self.batch(next, known, &mut tick).await? {
@@ -55,7 +56,12 @@ impl State {
             }
             next = Next::after(&batch);
             let last_seq = batch.last_seq;
-            self.take_batch(batch, known).await;
+            // A hole that grows is declared as often as a heartbeat of a consumer would tell of it.
+            let declare = told.elapsed() >= HEAD_INTERVAL;
+            if declare {
+                told = Instant::now();
+            }
+            self.take_batch(batch, known, declare).await;
             let waiting = last_seq.saturating_sub(self.head().map_or(0, |head| head.seq));
             if self.care.as_ref().is_none_or(|care| care.is_over(waiting, Instant::now())) {
                 break;
@@ -97,7 +103,7 @@ impl State {
         self.carry_out().await;
     }
 
-    async fn take_batch(&mut self, batch: Batch, known: Known) {
+    async fn take_batch(&mut self, batch: Batch, known: Known, declare: bool) {
         for message in &batch.messages {
             self.note(is_poison(message), message.seq);
             let id = Cursor { epoch: known.epoch, at: message.at() };
@@ -106,7 +112,7 @@ impl State {
             self.carry_out().await;
         }
         if batch.idle {
-            self.feed.ledger.idle(batch.end);
+            self.feed.ledger.idle(batch.end.filter(|_| declare));
         }
         self.advanced().await;
     }
