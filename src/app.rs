@@ -30,6 +30,8 @@ use crate::telemetry::metrics::{Metrics, ShardMetrics};
 const PENDING_MAX: usize = 4096;
 /// Descriptors that are not connections: listeners, NATS, runtimes, files, and what accepting needs before it can refuse.
 const DESCRIPTORS_RESERVED: u64 = 256;
+/// Connections to NATS by which a stream is read.
+const DESCRIPTORS_PER_STREAM: u64 = 2;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -134,7 +136,7 @@ pub async fn start(
     let (alive, ended) = mpsc::channel(1);
     let control = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
     let public = groups.iter().map(|group| group.address.clone()).collect();
-    let limiter = Limiter::new(within_descriptors(config.limits.clone()));
+    let limiter = Limiter::new(within_descriptors(config.limits.clone(), config.routes.streams.len()));
     let mut listeners = by_shard(groups, shard_count);
     for (index, queue) in queue_ends.into_iter().enumerate() {
         let seed = ShardSeed {
@@ -178,12 +180,13 @@ fn by_shard(groups: Vec<Group>, shards: usize) -> Vec<Vec<Bound>> {
 }
 
 /// Raises the soft limit on descriptors and never promises more connections than it allows.
-fn within_descriptors(mut limits: Limits) -> Limits {
+fn within_descriptors(mut limits: Limits, streams: usize) -> Limits {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
     let Some(descriptors) = getrlimit(Resource::Nofile).current else { return limits };
-    let room = usize::try_from(descriptors.saturating_sub(DESCRIPTORS_RESERVED)).unwrap_or(usize::MAX).max(1);
+    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_STREAM * streams as u64;
+    let room = usize::try_from(descriptors.saturating_sub(reserved)).unwrap_or(usize::MAX).max(1);
     if limits.connections > room {
         tracing::warn!(limit = room, configured = limits.connections, "limits.connections lowered to fit LimitNOFILE");
         limits.connections = room;

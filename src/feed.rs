@@ -1,11 +1,13 @@
 //! The part that listens to NATS. Runs on a thread of its own and never waits for a browser.
 //!
 //! [`stream`] reads one stream, [`ledger`] decides what its clients get, [`live`] listens to core subjects, [`encode`] makes frames, [`fanout`]
-//! hands them to the shards that want them, [`audience`] counts listeners over all sidecars. What the shards ask and are told is in [`crate::link`]. Four NATS connections
-//! are kept apart: streams, their past, core subjects, and control.
+//! hands them to the shards that want them, [`audience`] counts listeners over all sidecars. What the shards ask and are
+//! told is in [`crate::link`]. Control and core subjects have a NATS connection each, and so has every stream; a stream whose
+//! past is read has another.
 
 pub mod api;
 pub mod audience;
+mod careful;
 pub mod connection;
 mod consumer;
 mod encode;
@@ -15,12 +17,15 @@ mod live;
 mod look;
 mod opening;
 mod pass;
+mod poison;
 mod removal;
 mod reply;
 #[cfg(test)]
 mod simulation;
+mod standstill;
 mod start;
 mod stream;
+mod suspicion;
 pub mod version;
 
 use std::rc::Rc;
@@ -29,7 +34,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use self::connection::Kept;
+use self::connection::{Kept, Lazy, Role};
 pub use self::fanout::SHARDS_MAX;
 use crate::config::Config;
 use crate::link::{FeedHandle, FeedStatus, LiveRequest, ShardQueue, StreamRequest};
@@ -87,10 +92,8 @@ pub async fn start(
     metrics: &Arc<FeedMetrics>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Kept, connection::ConnectError> {
-    let feed = connection::keep(&config.nats, connection::Role::Feed).await?;
-    let control = connection::keep(&config.nats, connection::Role::Control).await?;
-    let live = connection::keep(&config.nats, connection::Role::Live).await?;
-    let history = connection::keep(&config.nats, connection::Role::History).await?;
+    let control = connection::keep(&config.nats, Role::Control).await?;
+    let live = connection::keep(&config.nats, Role::Live).await?;
     // Half of a client's queue: room is left for what arrives while the last piece is on its way.
     let piece = PieceSize { bytes: config.limits.queue_bytes / 2, events: config.limits.queue_events / 2 };
     let streams = config.routes.streams.len().max(1);
@@ -98,17 +101,16 @@ pub async fn start(
         let opening = opening::Opening {
             stream: name.clone(),
             declared: config.streams.iter().find(|s| s.name == *name).cloned(),
-            feed: feed.clone(),
+            feed: connection::keep(&config.nats, Role::Feed(name.clone())).await?,
             control: control.clone(),
             known: None,
-            suspect: false,
             stalled: false,
             history_bytes: config.history_bytes,
         };
         let encoder = encoder(config, metrics, Some(name.clone()), |route| route.stream == Some(index));
         let reader = pass::Reader {
             stream: name.clone(),
-            history: history.clone(),
+            history: Rc::new(Lazy::new(&config.nats, Role::History(name.clone()))),
             control: control.clone(),
             encoder: encoder.clone(),
             known: Rc::default(),

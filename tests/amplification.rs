@@ -56,12 +56,12 @@ struct Cost<'a> {
 
 impl<'a> Cost<'a> {
     async fn from_now(nats: &'a Nats, publisher: &'a Publisher, app: &'a App) -> Self {
-        Self { nats, publisher, app, resident: app.resident(), sent: nats.sent_to("sidestream-history").await }
+        Self { nats, publisher, app, resident: app.resident(), sent: nats.sent_to("sidestream-history-EVENTS").await }
     }
 
     /// What has been read of the past.
     async fn read(&self) -> u64 {
-        self.nats.sent_to("sidestream-history").await - self.sent
+        self.nats.sent_to("sidestream-history-EVENTS").await - self.sent
     }
 
     /// While something happens, a live client hears everything that is for it at once and in order, and the program stays
@@ -249,7 +249,7 @@ on_both_servers! {
             consumers.retain(|name| !before.contains(name));
             assert_eq!(consumers.len(), 1, "{consumers:?}");
         }
-        let sent = nats.sent_to("sidestream-feed").await;
+        let sent = nats.sent_to("sidestream-feed-EVENTS").await;
         println!("{:.2} of the range was sent", sent as f64 / stored as f64);
         assert!((stored / 2..stored * 3 / 2).contains(&sent), "{sent} bytes sent, the range is {stored}");
         assert!(app.metric("sidestream_replayed_events_total", &[]).await < 0.5, "somebody read the stream again");

@@ -113,7 +113,7 @@ on_both_servers! {
     async fn a_hung_server_of_three_loses_nothing(version: Version) {
         let scene = Scene::set(version).await;
         // The one we read from, which as likely as not leads nothing.
-        let ours = scene.cluster.node_of("sidestream-feed").await;
+        let ours = scene.cluster.node_of("sidestream-feed-EVENTS").await;
         scene.cluster.pause(ours);
         scene.load.goes_on(600).await;
         scene.cluster.resume(ours);
@@ -123,13 +123,13 @@ on_both_servers! {
 
     async fn a_lame_duck_is_left_for_another_without_loss(version: Version) {
         let mut scene = Scene::set(version).await;
-        let ours = scene.cluster.node_of("sidestream-feed").await;
+        let ours = scene.cluster.node_of("sidestream-feed-EVENTS").await;
         scene.cluster.lame_duck(ours);
         eventually("the lame duck has gone", Duration::from_secs(60), async || {
             scene.cluster.has_ended(ours).then_some(())
         })
         .await;
-        assert_ne!(scene.cluster.node_of("sidestream-feed").await, ours);
+        assert_ne!(scene.cluster.node_of("sidestream-feed-EVENTS").await, ours);
         scene.load.goes_on(200).await;
         scene.cluster.restart(ours);
         scene.check().await;

@@ -226,7 +226,7 @@ async fn a_slow_reader_costs_about_one_read() {
         }
         tokio::time::sleep(Duration::from_millis(4500)).await;
     }
-    let read = nats.sent_to("sidestream-history").await >> 20;
+    let read = nats.sent_to("sidestream-history-EVENTS").await >> 20;
     assert!(read <= 60, "{read} MiB read for one client that took less than 1 MiB of 60");
 }
 

@@ -4,6 +4,8 @@
 //! Requests are raw on purpose: async-nats' own consumers were seen to lose and to replay (`docs/nats.md`), and raw JSON
 //! answers (headers in base64) are immune to messages that its parser refuses.
 
+use std::time::Duration;
+
 use async_nats::Client;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,6 +16,10 @@ use serde_json::json;
 
 use crate::config;
 use crate::cursor::Position;
+
+/// How often a consumer's deletion is asked for, and the first wait between, doubled each time: half a minute in all.
+const FORGET_ATTEMPTS: u32 = 5;
+const FORGET_RETRY: Duration = Duration::from_secs(1);
 
 /// Why a request did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -279,9 +285,24 @@ pub async fn consumer_delete(client: &Client, stream: &str, consumer: &str) {
     let _ = client.publish(format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}"), Bytes::new()).await;
 }
 
-/// The same in the background: whoever has lost a consumer does not wait for its end. Runs on the current local runtime.
+/// The same in the background, some times over if need be: whoever has lost a consumer does not wait for its end, and a cluster that
+/// has lost servers may keep one for longer than it says. Runs on the current local runtime.
 pub fn consumer_forget(client: Client, stream: String, consumer: String) {
-    tokio::task::spawn_local(async move { consumer_delete(&client, &stream, &consumer).await });
+    tokio::task::spawn_local(async move {
+        for attempt in 0..FORGET_ATTEMPTS {
+            let subject = format!("$JS.API.CONSUMER.DELETE.{stream}.{consumer}");
+            let answer: Result<IgnoredAny, ApiError> = request(&client, subject, Bytes::new()).await;
+            // Any other refusal says that there is none.
+            let away = matches!(
+                answer,
+                Err(ApiError::Unanswered(_) | ApiError::NoJetStream | ApiError::Refused { code: 503, .. })
+            );
+            if !away {
+                return;
+            }
+            tokio::time::sleep(FORGET_RETRY * 2u32.pow(attempt)).await;
+        }
+    });
 }
 
 /// The message at exactly `seq`; `None` if there is none.

@@ -2,10 +2,12 @@
 //!
 //! async-nats keeps it up; its event callback only moves a watch value. Whoever reads from a connection decides what a
 //! loss means. Several connections are kept apart on purpose (design section 7): a message that the client cannot parse
-//! drops the connection that reads it.
+//! drops the connection that reads it, so each stream is read by connections of its own.
 
+mod lazy;
 mod state;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use async_nats::{Client, ConnectOptions};
 use bytes::Bytes;
 use tokio::sync::watch;
 
+pub use self::lazy::Lazy;
 pub use self::state::Link;
 use crate::config::{Nats, NatsAuth};
 
@@ -35,12 +38,12 @@ const COMPLAINT: Duration = Duration::from_millis(200);
 pub const LIVE_CAPACITY: usize = 4096;
 
 /// What a connection is for: decides its name and buffers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
-    /// Reads streams. Its capacity must exceed what NATS's flow control keeps in flight (some 115 000 small messages).
-    Feed,
-    /// Reads the past of streams.
-    History,
+    /// Reads this stream. Its capacity must exceed what NATS's flow control keeps in flight (some 115 000 small messages).
+    Feed(String),
+    /// Reads the past of this stream.
+    History(String),
     /// Core subjects.
     Live,
     /// API requests and publishing.
@@ -48,21 +51,23 @@ pub enum Role {
 }
 
 impl Role {
-    /// The word in the connection's name and in metrics.
-    pub fn label(self) -> &'static str {
+    fn capacity(&self) -> usize {
         match self {
-            Self::Feed => "feed",
-            Self::History => "history",
-            Self::Live => "live",
-            Self::Control => "control",
+            Self::Feed(_) => 262_144,
+            Self::Live => LIVE_CAPACITY,
+            Self::History(_) | Self::Control => 4096,
         }
     }
+}
 
-    fn capacity(self) -> usize {
+/// The word in the connection's name and in logs.
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Feed => 262_144,
-            Self::Live => LIVE_CAPACITY,
-            Self::History | Self::Control => 4096,
+            Self::Feed(stream) => write!(f, "feed-{stream}"),
+            Self::History(stream) => write!(f, "history-{stream}"),
+            Self::Live => f.write_str("live"),
+            Self::Control => f.write_str("control"),
         }
     }
 }
@@ -111,7 +116,7 @@ impl Connection {
 
     /// Watches over the client until it dies. What the server refused once stays refused, also when the permission is given
     /// back: a subscription is asked for again only by a new connection.
-    async fn mind(&self, role: Role) {
+    async fn mind(&self, role: &Role) {
         let mut link = self.link.clone();
         let mut wait = REFUSED_MIN;
         while link.wait_for(|l| l.refused).await.is_ok() {
@@ -122,7 +127,7 @@ impl Connection {
             if !self.link.borrow().refused {
                 continue;
             }
-            tracing::warn!(connection = role.label(), "NATS refuses a subscription; asking again by a new connection");
+            tracing::warn!(connection = %role, "NATS refuses a subscription; asking again by a new connection");
             let _ = self.client.force_reconnect().await;
             // Until the server has had its say on the new one.
             tokio::time::sleep(REQUEST_TIMEOUT).await;
@@ -166,31 +171,31 @@ impl Kept {
 
 /// Connects in the background and for ever: returns at once, also while NATS is away. Runs on the current local runtime.
 pub async fn keep(config: &Nats, role: Role) -> Result<Kept, ConnectError> {
-    let (sender, receiver) = watch::channel(connect_patiently(config, role).await?);
+    let (sender, receiver) = watch::channel(connect_patiently(config, &role).await?);
     let config = config.clone();
     tokio::task::spawn_local(async move {
         loop {
             let connection = sender.borrow().clone();
-            connection.mind(role).await;
-            tracing::warn!(connection = role.label(), "The NATS client has died; starting another");
+            connection.mind(&role).await;
+            tracing::warn!(connection = %role, "The NATS client has died; starting another");
             tokio::time::sleep(backoff(1)).await;
-            match connect_patiently(&config, role).await {
+            match connect_patiently(&config, &role).await {
                 Ok(connection) => drop(sender.send(connection)),
-                Err(error) => tracing::error!(connection = role.label(), %error, "NATS client cannot be started"),
+                Err(error) => tracing::error!(connection = %role, %error, "NATS client cannot be started"),
             }
         }
     });
     Ok(Kept(receiver))
 }
 
-async fn connect_patiently(config: &Nats, role: Role) -> Result<Connection, ConnectError> {
+async fn connect_patiently(config: &Nats, role: &Role) -> Result<Connection, ConnectError> {
     let options = options(config, role).await?.retry_on_initial_connect().reconnect_delay_callback(backoff);
-    connect(options, role, config).await
+    connect(options, role.clone(), config).await
 }
 
 /// Connects now or fails: for commands.
 pub async fn connect_once(config: &Nats) -> Result<Connection, ConnectError> {
-    connect(options(config, Role::Control).await?, Role::Control, config).await
+    connect(options(config, &Role::Control).await?, Role::Control, config).await
 }
 
 async fn connect(options: ConnectOptions, role: Role, config: &Nats) -> Result<Connection, ConnectError> {
@@ -198,7 +203,7 @@ async fn connect(options: ConnectOptions, role: Role, config: &Nats) -> Result<C
     let sender = Arc::new(sender);
     let client = options
         .event_callback(move |event| {
-            state::observe(&sender, role, &event);
+            state::observe(&sender, &role, &event);
             std::future::ready(())
         })
         .connect(config.servers.clone())
@@ -206,9 +211,9 @@ async fn connect(options: ConnectOptions, role: Role, config: &Nats) -> Result<C
     Ok(Connection { client, link })
 }
 
-async fn options(config: &Nats, role: Role) -> Result<ConnectOptions, ConnectError> {
+async fn options(config: &Nats, role: &Role) -> Result<ConnectOptions, ConnectError> {
     let mut options = ConnectOptions::new()
-        .name(format!("sidestream-{}", role.label()))
+        .name(format!("sidestream-{role}"))
         .ping_interval(PING_INTERVAL)
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))

@@ -182,8 +182,7 @@ impl Ledger {
     }
 
     /// A consumer is open. Brings the log in line with where it starts, and tells clients what that means for them.
-    /// `stepped_over` stand up to the consumer's base: they were read by themselves.
-    pub(super) fn begin(&mut self, begun: &Begun, stepped_over: Vec<Arc<Event>>, now: Instant) {
+    pub(super) fn begin(&mut self, begun: &Begun, now: Instant) {
         self.stock = Some(begun.stock);
         self.newest = begun.last_seq;
         self.reading = true;
@@ -195,13 +194,17 @@ impl Ledger {
             Start::Reset | Start::RolledBack => self.begin_log(begun, true),
         }
         if begun.start == Start::Continued {
-            stepped_over.into_iter().for_each(|event| self.append(event, now));
             // What was stored behind our head meanwhile is gone again, if the consumer starts further on.
             self.declare_removed(begun.base.seq, now);
         }
         if begun.end.is_some() {
             self.idle(begun.end, now);
         }
+    }
+
+    /// How full the stream is now, in the life that is held.
+    pub(super) fn restock(&mut self, stock: Stock) {
+        self.stock = Some(stock);
     }
 
     /// Begins a log behind the consumer's start. `reset`: clients are told that sequences mean something else from now on.

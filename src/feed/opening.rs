@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use async_nats::{Client, Subscriber};
 
-use super::api::{self, StoredMessage, StreamInfo};
+use super::api::{self, StreamInfo};
 use super::connection::{Connection, Kept};
 use super::consumer::FeedError;
 use super::look;
@@ -16,9 +16,6 @@ use super::removal::Stock;
 use super::start::{self, Known, RECENT, Start};
 use crate::config;
 use crate::cursor::{Epoch, Position};
-
-/// Messages read one by one at a suspicious place.
-pub(super) const STEPPED_OVER_MAX: usize = 64;
 
 /// Cost we assume of a message in the history on top of what the server says it stores, when sizing the first read.
 const FRAME_OVERHEAD_BYTES: u64 = 256;
@@ -42,8 +39,6 @@ pub struct Opened {
     pub end: Option<u64>,
     /// The consumer's name.
     pub consumer: String,
-    /// Messages that were read in a way that cannot fail, because the client may not survive them; the last stands at `base`.
-    pub stepped_over: Vec<StoredMessage>,
     /// The server will stall under load: our signs of flow control do not reach it. Only looked at where it did before.
     pub held_back: bool,
     /// Its messages.
@@ -67,8 +62,6 @@ pub struct Opening {
     pub control: Kept,
     /// What is held already.
     pub known: Option<Known>,
-    /// The next message is suspected of ending whoever reads it.
-    pub suspect: bool,
     /// The last consumer stalled.
     pub stalled: bool,
     /// How much history a first read may fill, in bytes.
@@ -91,13 +84,6 @@ pub async fn open(opening: Opening) -> Result<Opened, FeedError> {
 struct Plan {
     start: Start,
     base: Position,
-    stepped_over: Vec<StoredMessage>,
-}
-
-impl Plan {
-    fn new(start: Start, base: Position) -> Self {
-        Self { start, base, stepped_over: Vec::new() }
-    }
 }
 
 impl Opening {
@@ -127,39 +113,19 @@ impl Opening {
 
     async fn plan(&self, control: &Client, info: &StreamInfo) -> Result<Plan, FeedError> {
         let Some(known) = self.known else {
-            return Ok(Plan::new(Start::First, self.first_base(control, info).await?));
+            return Ok(Plan { start: Start::First, base: self.first_base(control, info).await? });
         };
         let seen = look::compare(control, &self.stream, info, &known).await?;
-        match start::decide(Some(known), seen) {
-            start @ Start::RolledBack => {
-                let base = match known.time {
-                    0 => self.position(control, known.head.seq.min(info.state.last_seq)).await?,
-                    time => self.last_until(control, info, time).await?,
-                };
-                return Ok(Plan::new(start, base));
+        let start = start::decide(Some(known), seen);
+        let base = match start {
+            Start::Continued => known.head,
+            Start::First | Start::Reset => self.first_base(control, info).await?,
+            Start::RolledBack if known.time == 0 => {
+                self.position(control, known.head.seq.min(info.state.last_seq)).await?
             }
-            start @ (Start::First | Start::Reset) => {
-                return Ok(Plan::new(start, self.first_base(control, info).await?));
-            }
-            Start::Continued => {}
-        }
-        let plan = Plan::new(Start::Continued, known.head);
-        // Where older messages are gone too, the server's clamping tells the hole.
-        if self.suspect && info.state.first_seq <= known.head.seq + 1 {
-            return self.step_over(control, plan).await;
-        }
-        Ok(plan)
-    }
-
-    /// Takes the next messages by themselves and starts behind them: where one is poison, others often are.
-    async fn step_over(&self, control: &Client, mut plan: Plan) -> Result<Plan, FeedError> {
-        while plan.stepped_over.len() < STEPPED_OVER_MAX
-            && let Some(message) = api::message_from(control, &self.stream, plan.base.seq + 1).await?
-        {
-            plan.base = message.at();
-            plan.stepped_over.push(message);
-        }
-        Ok(plan)
+            Start::RolledBack => self.last_until(control, info, known.time).await?,
+        };
+        Ok(Plan { start, base })
     }
 
     /// The newest position whose message is not younger than `time`: what was stored after a store went back in time is new
@@ -234,23 +200,8 @@ impl Opening {
             0 => self.end_behind(control, &info, base).await?,
             _ => None,
         };
-        let Plan { start, stepped_over, .. } = plan;
-        let (pending, consumer) = (consumer.num_pending, consumer.name);
-        Ok(Opened {
-            info,
-            stock,
-            epoch,
-            start,
-            base,
-            pending,
-            end,
-            consumer,
-            stepped_over,
-            held_back,
-            messages,
-            feed,
-            losses,
-        })
+        let (start, pending, consumer) = (plan.start, consumer.num_pending, consumer.name);
+        Ok(Opened { info, stock, epoch, start, base, pending, end, consumer, held_back, messages, feed, losses })
     }
 
     /// The newest sequence given out, if the leader knows no message behind `base`: a replica that the consumer reads may

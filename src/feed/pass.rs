@@ -1,7 +1,7 @@
 //! Reading a range of a stream forwards, in bounded pulls, for a pass of the [`super::ledger`].
 //!
-//! A task of its own on the history connection, so that a message which ends that connection disturbs neither the live
-//! feed nor requests. It stops when nobody takes what it reads.
+//! A task of its own on the stream's history connection, so that a message which ends that connection disturbs neither the
+//! live feed nor requests nor other streams. It stops when nobody takes what it reads.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,12 +13,13 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 
 use super::api::{self, StoredMessage};
-use super::connection::Kept;
+use super::careful;
+use super::connection::{Kept, Lazy};
 use super::consumer::{FeedError, Kind, Order};
 use super::encode::{Encoder, NAME_HEADER};
 use super::ledger::Filled;
 use super::look;
-use super::opening::STEPPED_OVER_MAX;
+use super::poison::is_poison;
 use super::removal::Stock;
 use super::start::{self, Known, Start};
 use crate::cursor::{Cursor, Epoch, Position};
@@ -31,19 +32,18 @@ const PULL_MESSAGES: usize = 256;
 const PULL_BYTES: usize = 1024 * 1024;
 /// Time for the next message of a pull.
 const PULL_PATIENCE: Duration = Duration::from_secs(3);
-/// Wait after a failure.
+/// Wait after a failure, doubled with each that follows at the same place.
 const RETRY: Duration = Duration::from_millis(100);
-/// So many times fewer messages are pulled after a failure that lost a whole pull.
-const CAREFUL: usize = 16;
-/// Failures at the same place, one message at a time, before the message there is read by itself.
-const FAILURES_AT_POISON: u32 = 2;
+const RETRY_DOUBLED_MAX: u32 = 4;
+/// Pulls that end with nothing, although there is something, before it is read by requests.
+const EMPTY_PULLS_MAX: u32 = 3;
 
 /// How passes over one stream are read.
 #[derive(Debug, Clone)]
 pub(super) struct Reader {
     pub(super) stream: String,
     /// The connection that reads.
-    pub(super) history: Kept,
+    pub(super) history: Rc<Lazy>,
     /// The connection for requests.
     pub(super) control: Kept,
     pub(super) encoder: Encoder,
@@ -77,15 +77,7 @@ impl Reader {
     pub(super) fn start(&self, epoch: Epoch, from: u64) -> mpsc::Receiver<Filled> {
         // One pull ahead of whoever takes them.
         let (sender, filled) = mpsc::channel(1);
-        let pass = Pass {
-            reader: self.clone(),
-            epoch,
-            next: from,
-            pull: PULL_MESSAGES,
-            careful_until: 0,
-            stock: None,
-            sender,
-        };
+        let pass = Pass { reader: self.clone(), epoch, next: from, stock: None, sender };
         tokio::task::spawn_local(pass.run());
         filled
     }
@@ -95,10 +87,6 @@ struct Pass {
     reader: Reader,
     epoch: Epoch,
     next: u64,
-    /// How much is pulled at a time.
-    pull: usize,
-    /// Up to here something ends the connection that reads it, and pulls are small.
-    careful_until: u64,
     /// How full the stream was, until that has been handed over.
     stock: Option<Stock>,
     sender: mpsc::Sender<Filled>,
@@ -109,25 +97,23 @@ impl Pass {
         let mut failures = 0;
         loop {
             let before = self.next;
-            match self.read().await {
-                Ok(()) | Err(Stop::Unwanted) => return,
-                // The live feed will notice within seconds; another pass before that would find the same.
-                Err(Stop::OtherStream) => return tokio::time::sleep(Duration::from_secs(1)).await,
+            let stop = match self.read().await {
+                Ok(()) => return,
                 Err(Stop::Failed(error)) => {
                     tracing::warn!(stream = self.reader.stream, next = self.next, %error, "Replay interrupted");
+                    self.step_over().await.err()
+                }
+                Err(stop) => Some(stop),
+            };
+            match stop {
+                Some(Stop::Unwanted) => return,
+                // The live feed will notice within seconds; another pass before that would find the same.
+                Some(Stop::OtherStream) => return tokio::time::sleep(Duration::from_secs(1)).await,
+                Some(Stop::Failed(_)) | None => {
+                    failures = if self.next == before { (failures + 1).min(RETRY_DOUBLED_MAX) } else { 0 };
+                    tokio::time::sleep(RETRY * 2u32.pow(failures)).await;
                 }
             }
-            // A whole pull is lost with the connection: to find out which message ends it, less is asked for.
-            let stuck = self.next == before;
-            failures = if stuck && self.pull == 1 { failures + 1 } else { 0 };
-            if stuck {
-                self.pull = (self.pull / CAREFUL).max(1);
-                self.careful_until = self.next + PULL_MESSAGES as u64;
-            }
-            if failures >= FAILURES_AT_POISON && self.step_over().await.is_err() {
-                return;
-            }
-            tokio::time::sleep(RETRY).await;
             if self.sender.is_closed() {
                 return;
             }
@@ -137,15 +123,9 @@ impl Pass {
     /// Reads until the stream's end.
     async fn read(&mut self) -> Result<(), Stop> {
         let control = self.reader.control.connected().await.client;
-        let info = api::stream_info(&control, &self.reader.stream).await?;
-        // With what is held now, not when the pass began: up to there what it reads must be of the same life.
-        let known = self.reader.known.get().filter(|known| known.epoch == self.epoch).ok_or(Stop::OtherStream)?;
-        let seen = look::compare(&control, &self.reader.stream, &info, &known).await?;
-        if start::decide(Some(known), seen) != Start::Continued {
-            return Err(Stop::OtherStream);
-        }
-        self.stock = Some(look::stock(&control, &info));
-        let mut history = self.reader.history.connected().await;
+        self.confirm(&control).await?;
+        let history = self.reader.history.kept().await.map_err(|e| FeedError::Client(e.to_string()))?;
+        let mut history = history.connected().await;
         let client = history.client.clone();
         let losses = history.link.borrow_and_update().losses;
         let consumer = api::pull_consumer_create(&client, &self.reader.stream, self.next).await?;
@@ -164,22 +144,30 @@ impl Pass {
         result
     }
 
+    /// Makes sure that what is read is of the life that the pass is for.
+    async fn confirm(&mut self, control: &Client) -> Result<(), Stop> {
+        // With what is held now, not when the pass began: up to there what it reads must be of the same life.
+        let known = self.reader.known.get().filter(|known| known.epoch == self.epoch).ok_or(Stop::OtherStream)?;
+        let info = api::stream_info(control, &self.reader.stream).await?;
+        let seen = look::compare(control, &self.reader.stream, &info, &known).await?;
+        self.stock = Some(look::stock(control, &info));
+        if start::decide(Some(known), seen) == Start::Continued { Ok(()) } else { Err(Stop::OtherStream) }
+    }
+
     async fn pull_all(&mut self, client: &Client, consumer: &str, order: &mut Order) -> Result<(), Stop> {
         let inbox = client.new_inbox();
         let subscribed = client.subscribe(format!("{inbox}.*")).await;
         let mut messages = subscribed.map_err(|e| FeedError::Client(e.to_string()))?;
-        let mut one = false;
+        let (mut one, mut empty) = (false, 0);
         for number in 0u64.. {
-            if self.next >= self.careful_until {
-                self.pull = PULL_MESSAGES;
-            }
-            let (batch, bytes) = if one { (1, 0) } else { (self.pull, PULL_BYTES) };
+            let (batch, bytes) = if one { (1, 0) } else { (PULL_MESSAGES, PULL_BYTES) };
             // A status that comes late must not be taken for the answer to the next pull.
             let reply = format!("{inbox}.{number}");
             api::pull(client, &self.reader.stream, consumer, &reply, batch, bytes).await?;
             let mut events = Vec::new();
             let pulled = self.take(&mut messages, &reply, order, batch, &mut events).await;
             let nothing = events.is_empty();
+            empty = if nothing { empty + 1 } else { 0 };
             // Also before an error.
             self.send(events, None).await?;
             one = match pulled? {
@@ -188,6 +176,7 @@ impl Pass {
                 // Newer servers also end a pull early that they could have filled.
                 Pulled::Ended if nothing => match self.end().await? {
                     Some(last) => return self.send(Vec::new(), Some(last)).await,
+                    None if empty >= EMPTY_PULLS_MAX => return Err(FeedError::StandsStill.into()),
                     None => false,
                 },
                 Pulled::Ended => false,
@@ -250,17 +239,23 @@ impl Pass {
         Arc::new(self.reader.encoder.event(message, Some(Cursor { epoch: self.epoch, at })))
     }
 
-    /// Reads the next messages in a way that cannot fail: where one is poison, others often are.
+    /// Reads on in a way that cannot fail, as much as a pull that was lost may have had, and again as much behind poison: where
+    /// one message is, others often are.
     async fn step_over(&mut self) -> Result<(), Stop> {
         let control = self.reader.control.connected().await.client;
-        for _ in 0..STEPPED_OVER_MAX {
-            let Ok(found) = api::message_from(&control, &self.reader.stream, self.next).await else { return Ok(()) };
-            // Gone meanwhile, or the end: the next attempt finds out what is behind it.
-            let Some(message) = found else { return Ok(()) };
-            let event = self.stored(&message);
-            self.send(vec![event], None).await?;
+        let (mut width, mut clean) = (careful::WIDTH_FIRST, 0);
+        while clean < PULL_MESSAGES {
+            let messages = careful::window(&control, &self.reader.stream, self.next, width).await?.messages;
+            if messages.is_empty() {
+                return Ok(());
+            }
+            // Afterwards: what was read before the stream became another one would not be noticed otherwise.
+            self.confirm(&control).await?;
+            width = careful::width_after(&messages);
+            clean = if messages.iter().any(is_poison) { 0 } else { clean + messages.len() };
+            let events = messages.iter().map(|message| self.stored(message)).collect();
+            self.send(events, None).await?;
         }
-        self.careful_until = 0;
         Ok(())
     }
 

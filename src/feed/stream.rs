@@ -4,6 +4,8 @@
 //! carried out, the consumer is read, and a message that ends connections is found out. It keeps serving resumes from memory
 //! while NATS is away. How a consumer is opened and checked is [`super::consumer`]'s business.
 
+mod careful;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -24,9 +26,10 @@ use super::ledger::{Filled, Ledger, Output, PassId};
 use super::look::{self, Looked};
 use super::opening::{self, Opened, Opening};
 use super::pass::Reader;
+use super::standstill::Standstill;
 use super::start::{Begun, Known, LEADER_PATIENCE, Start};
+use super::suspicion::{Care, Suspicion};
 use crate::cursor::{Cursor, Position};
-use crate::event::Event;
 use crate::frame::Message;
 use crate::link::{FeedStatus, StreamRequest};
 
@@ -37,20 +40,8 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 const HEAD_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages taken from the subscription before requests are looked at again.
 const BURST: usize = 256;
-/// A session that ends sooner than this, without having read anything, may have been ended by what it read.
-const SHORT_SESSION: Duration = Duration::from_secs(2);
-/// After poison the first loss of a connection is taken for another one, for so long.
-const POISONED: Duration = Duration::from_secs(60);
-/// When nothing has come for this long, the leader is asked whether there is something.
-const STANDSTILL: Duration = Duration::from_secs(4);
-/// So many times, with nothing coming between, before the consumer is taken to be stuck.
-const LOOKS_AT_STANDSTILL: u32 = 2;
 /// While signs of flow control do not reach the server, it is asked this often whether they do now.
 const STALLED_RETRY: Duration = Duration::from_secs(5);
-/// Losses of the connection at the same place, all but the first after a short session, before the message there is taken
-/// for poison.
-const LOSSES_AT_POISON: u32 = 2;
-
 /// The feed of one stream.
 #[derive(Debug)]
 pub struct StreamFeed {
@@ -82,11 +73,10 @@ struct State {
     went_back: Option<Instant>,
     /// Signs of flow control do not reach the server: it stalls under load, so clients stay degraded.
     stalled: bool,
-    still: Still,
-    /// When something was last stepped over.
-    last_poison: Option<Instant>,
-    /// The head when the connection was last lost, and how often it was lost there.
-    losses: (u64, u32),
+    standstill: Standstill,
+    suspicion: Suspicion,
+    /// What stands behind the head is read by requests.
+    care: Option<Care>,
 }
 
 impl StreamFeed {
@@ -99,26 +89,12 @@ impl StreamFeed {
             last_look: None,
             went_back: None,
             stalled: false,
-            still: Still::at(0),
-            last_poison: None,
-            losses: (0, 0),
+            standstill: Standstill::at(0, std::time::Instant::now()),
+            suspicion: Suspicion::default(),
+            care: None,
         }
         .run()
         .await;
-    }
-}
-
-/// How long nothing has come.
-struct Still {
-    head: u64,
-    since: Instant,
-    /// How often the leader has said meanwhile that there is more.
-    looks: u32,
-}
-
-impl Still {
-    fn at(head: u64) -> Self {
-        Self { head, since: Instant::now(), looks: 0 }
     }
 }
 
@@ -163,6 +139,18 @@ impl State {
     async fn run(mut self) {
         let mut attempt = 0u32;
         loop {
+            if self.is_careful() {
+                let Some(result) = self.read_carefully().await else { return };
+                self.feed.ledger.lost();
+                attempt = if result.is_ok() { 0 } else { attempt + 1 };
+                if let Err(error) = result {
+                    tracing::warn!(stream = self.name(), %error, "Feed interrupted");
+                    if self.is_careful() && !self.wait_for_nats(&error, attempt).await {
+                        return;
+                    }
+                }
+                continue;
+            }
             match self.open().await {
                 Some(Ok(opened)) if self.is_too_early(&opened) => {
                     api::consumer_delete(&opened.feed.client, self.name(), &opened.consumer).await;
@@ -187,10 +175,11 @@ impl State {
                 Some(Err(error)) => {
                     tracing::warn!(stream = self.name(), %error, "Feed not open");
                     self.suspect(&error, Duration::ZERO);
-                    self.degraded().await;
-                    self.unhang(&error).await;
+                    if self.is_careful() {
+                        continue;
+                    }
                     attempt += 1;
-                    if !self.pause(attempt).await {
+                    if !self.wait_for_nats(&error, attempt).await {
                         return;
                     }
                 }
@@ -219,7 +208,6 @@ impl State {
     /// Opens a consumer while requests are served. `None` when the process ends.
     async fn open(&mut self) -> Option<Result<Opened, FeedError>> {
         self.feed.opening.known = self.feed.ledger.known();
-        self.feed.opening.suspect = self.head().is_some_and(|head| self.losses == (head.seq, LOSSES_AT_POISON));
         self.feed.opening.stalled = self.stalled;
         let opening = self.feed.opening.clone();
         let mut open = pin!(opening::open(opening));
@@ -237,6 +225,13 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Tells clients, and waits before the next attempt; false when the process ends.
+    async fn wait_for_nats(&mut self, error: &FeedError, attempt: u32) -> bool {
+        self.degraded().await;
+        self.unhang(error).await;
+        self.pause(attempt).await
     }
 
     /// Waits before the next attempt while requests are served; false when the process ends.
@@ -259,7 +254,7 @@ impl State {
     async fn session(&mut self, opened: Opened) -> Option<FeedError> {
         let began = Instant::now();
         self.begin(&opened).await;
-        self.still = Still::at(self.head().map_or(0, |head| head.seq));
+        self.standstill = Standstill::at(self.head().map_or(0, |head| head.seq), std::time::Instant::now());
         let Opened { consumer, feed, losses, mut messages, .. } = opened;
         let mut order = Order::after(opened.base);
         let mut link = feed.link.clone();
@@ -322,8 +317,7 @@ impl State {
         let (start, base, pending) = (opened.start, opened.base, opened.pending);
         let (end, last_seq) = (opened.end, opened.info.state.last_seq);
         let begun = Begun { start, epoch: opened.epoch, base, last_seq, end, stock: opened.stock };
-        let stepped_over = self.stepped_over(opened);
-        self.feed.ledger.begin(&begun, stepped_over, std::time::Instant::now());
+        self.feed.ledger.begin(&begun, std::time::Instant::now());
         self.stalled = opened.held_back;
         if !self.stalled {
             self.feed.ledger.set_degraded(false);
@@ -332,25 +326,6 @@ impl State {
         self.carry_out().await;
         tracing::info!(stream = self.name(), ?start, behind = base.seq, waiting = pending, "Feed open");
         self.advanced().await;
-    }
-
-    fn stepped_over(&mut self, opened: &Opened) -> Vec<Arc<Event>> {
-        let messages = &opened.stepped_over;
-        if let Some(first) = messages.first() {
-            self.feed.encoder.metrics.poison.add(1);
-            self.last_poison = Some(Instant::now());
-            let (seq, messages) = (first.seq, messages.len());
-            tracing::warn!(
-                stream = self.name(),
-                seq,
-                messages,
-                "Message that the NATS client may not survive, read by itself with those behind it"
-            );
-        }
-        let event = |message: &api::StoredMessage| {
-            Arc::new(self.feed.encoder.stored(message, Cursor { epoch: opened.epoch, at: message.at() }))
-        };
-        messages.iter().map(event).collect()
     }
 
     async fn take(
@@ -417,7 +392,9 @@ impl State {
             Aside::Looked(looked) => {
                 self.last_look = Some(now);
                 let looked = looked.ok();
-                if looked.is_some_and(|looked| self.stands_still(&looked)) {
+                if let (Some(known), Some(looked)) = (self.feed.ledger.known(), &looked)
+                    && self.standstill.looked(known, looked, now)
+                {
                     result = Err(FeedError::StandsStill);
                 }
                 if !self.feed.ledger.looked(looked) {
@@ -429,26 +406,11 @@ impl State {
         result
     }
 
-    /// Heartbeats only tell of what the consumer knows; on an old server one that starts before a damaged record knows of
-    /// nothing behind it.
     fn look_when_still(&mut self) {
         let Some(known) = self.feed.ledger.known() else { return };
-        if self.still.head != known.head.seq {
-            self.still = Still::at(known.head.seq);
-        }
-        if self.asides.look.is_none() && self.still.since.elapsed() >= STANDSTILL * (self.still.looks + 1) {
+        if self.standstill.wants_look(known.head.seq, std::time::Instant::now()) && self.asides.look.is_none() {
             self.order_look(known, 0);
         }
-    }
-
-    fn stands_still(&mut self, looked: &Looked) -> bool {
-        let Some(known) = self.feed.ledger.known() else { return false };
-        if known != looked.known || self.still.head != known.head.seq || looked.seen.last_seq <= known.head.seq {
-            self.still = Still::at(known.head.seq);
-            return false;
-        }
-        self.still.looks += 1;
-        self.still.looks >= LOOKS_AT_STANDSTILL
     }
 
     fn order_look(&mut self, known: Known, at: u64) {
@@ -486,18 +448,8 @@ impl State {
         }
     }
 
-    /// A connection that is lost again and again at the same place is lost to the message there, and a client that died is
-    /// too. The next opening reads that message in a way that cannot fail.
     fn suspect(&mut self, error: &FeedError, lasted: Duration) {
-        let Some(Position { seq: head, .. }) = self.head() else { return };
-        let before = if self.losses.0 == head && lasted < SHORT_SESSION { self.losses.1 } else { 0 };
-        self.losses = match error {
-            FeedError::Died | FeedError::StandsStill => (head, LOSSES_AT_POISON),
-            FeedError::Disconnected if self.last_poison.is_some_and(|last| last.elapsed() < POISONED) => {
-                (head, LOSSES_AT_POISON)
-            }
-            FeedError::Disconnected => (head, (before + 1).min(LOSSES_AT_POISON)),
-            _ => return,
-        };
+        let Some(head) = self.head() else { return };
+        self.suspicion.ended(error, head.seq, lasted, std::time::Instant::now());
     }
 }

@@ -209,7 +209,7 @@ impl Cluster {
         self.nodes[n].child.as_mut().is_none_or(|child| matches!(child.try_wait(), Ok(Some(_))))
     }
 
-    /// Which server holds the connection of this name, such as `sidestream-feed`.
+    /// Which server holds the connection of this name, such as `sidestream-feed-EVENTS`.
     pub async fn node_of(&self, connection: &str) -> usize {
         eventually("a server holds the connection", SETTLED, async || {
             for (n, node) in self.nodes.iter().enumerate() {

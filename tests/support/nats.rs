@@ -261,11 +261,20 @@ impl Nats {
 
     /// Bytes that the server has sent to the open connections of this name.
     pub async fn sent_to(&self, name: &str) -> u64 {
+        let all = self.connections().await;
+        all.iter().filter(|c| c["name"] == name).filter_map(|c| c["out_bytes"].as_u64()).sum()
+    }
+
+    /// The names of all open connections.
+    pub async fn connection_names(&self) -> Vec<String> {
+        self.connections().await.iter().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect()
+    }
+
+    async fn connections(&self) -> Vec<serde_json::Value> {
         let mut wire = Wire::tcp(&self.monitor).await;
         wire.send(b"GET /connz?limit=100000 HTTP/1.1\r\nHost: nats\r\nConnection: close\r\n\r\n").await;
         let all: serde_json::Value = serde_json::from_str(&wire.answer().await.text()).expect("JSON");
-        let connections = all["connections"].as_array().expect("a list").iter();
-        connections.filter(|c| c["name"] == name).filter_map(|c| c["out_bytes"].as_u64()).sum()
+        all["connections"].as_array().expect("a list").clone()
     }
 
     /// Any signal.

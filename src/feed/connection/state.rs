@@ -21,7 +21,7 @@ pub struct Link {
 }
 
 /// Moves the state on by an event.
-pub(super) fn observe(link: &watch::Sender<Link>, role: Role, event: &Event) {
+pub(super) fn observe(link: &watch::Sender<Link>, role: &Role, event: &Event) {
     match event {
         Event::Connected => link.send_modify(|l| {
             // The client drops events when a burst of them, such as one for each message it had no room for, comes before
@@ -43,17 +43,17 @@ pub(super) fn observe(link: &watch::Sender<Link>, role: Role, event: &Event) {
                     l.denials += 1;
                     l.refused |= text.contains("for subscription");
                 });
-                tracing::warn!(connection = role.label(), %error, "The NATS account lacks a permission");
+                tracing::warn!(connection = %role, %error, "The NATS account lacks a permission");
             } else {
-                tracing::warn!(connection = role.label(), %error, "NATS server error");
+                tracing::warn!(connection = %role, %error, "NATS server error");
             }
         }
         // While NATS is away there is one for each attempt.
         Event::ClientError(error) if !error.to_string().contains("authorization") => {
-            tracing::debug!(connection = role.label(), %error, "NATS client error");
+            tracing::debug!(connection = %role, %error, "NATS client error");
         }
         Event::ClientError(error) => {
-            tracing::warn!(connection = role.label(), %error, "NATS does not let this account in");
+            tracing::warn!(connection = %role, %error, "NATS does not let this account in");
         }
         Event::LameDuckMode => tracing::info!("NATS server announces its shutdown"),
         Event::Draining | Event::Closed => {}
@@ -68,7 +68,7 @@ mod tests {
     fn a_loss_that_was_not_reported_is_counted() {
         let (sender, link) = watch::channel(Link::default());
         let see = |event| {
-            observe(&sender, Role::Live, &event);
+            observe(&sender, &Role::Live, &event);
             *link.borrow()
         };
         assert_eq!(see(Event::Connected), Link { connected: true, ..Link::default() });
@@ -83,7 +83,7 @@ mod tests {
     fn a_refused_subscription_is_refused_until_the_next_connection() {
         let (sender, link) = watch::channel(Link::default());
         let see = |event| {
-            observe(&sender, Role::Feed, &event);
+            observe(&sender, &Role::Control, &event);
             *link.borrow()
         };
         let violation = |text: &str| Event::ServerError(async_nats::ServerError::Other(text.to_owned()));

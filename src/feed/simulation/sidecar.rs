@@ -233,7 +233,7 @@ impl Sidecar {
                 }
                 self.consumer = self.plan(store);
             }
-            Consumer::Planned { start, epoch, base } => self.open((start, epoch, base), store, random, now),
+            Consumer::Planned { start, epoch, base } => self.open((start, epoch, base), store, now),
             Consumer::Open { incarnation, .. } if incarnation != store.incarnation => self.break_consumer(),
             Consumer::Open { incarnation, next } => {
                 let wanted = 1 + random.below(12) as usize;
@@ -284,20 +284,8 @@ impl Sidecar {
         Consumer::Planned { start, epoch, base }
     }
 
-    fn open(
-        &mut self,
-        (start, epoch, mut base): (Start, Epoch, Position),
-        store: &Store,
-        random: &mut Random,
-        now: Instant,
-    ) {
+    fn open(&mut self, (start, epoch, base): (Start, Epoch, Position), store: &Store, now: Instant) {
         self.consumer = Consumer::None;
-        let poison = start == Start::Continued && random.chance(10) && store.first() <= base.seq + 1;
-        let many = if poison { 1 + random.below(4) as usize } else { 0 };
-        let stepped_over: Vec<Message> = store.from(base.seq + 1).take(many).cloned().collect();
-        if let Some(message) = stepped_over.last() {
-            base = message.at;
-        }
         let end = if self.clamps { store.last() } else { u64::MAX };
         let before_first = base.seq.max(store.first() - 1).min(end);
         let Some(begins) = start::clamped(base, before_first) else { return };
@@ -308,8 +296,7 @@ impl Sidecar {
         let pending = store.from(begins.seq + 1).count() as u64;
         let end = (pending == 0).then_some(store.last());
         let begun = Begun { start, epoch, base: begins, last_seq: store.last(), end, stock: Stock::unlimited(now) };
-        let stepped_over = stepped_over.iter().map(|message| self.event(message, epoch)).collect();
-        self.ledger.begin(&begun, stepped_over, now);
+        self.ledger.begin(&begun, now);
         self.ledger.set_degraded(false);
         self.carry_out(now);
         self.consumer = Consumer::Open { incarnation: store.incarnation, next: begins.seq + 1 };
