@@ -132,7 +132,9 @@ impl Stage {
     async fn new(nats: &Nats, removal: Removal) -> Self {
         let jetstream = nats.jetstream().await;
         let _ = jetstream.delete_stream("EVENTS").await;
-        jetstream.create_stream(removal.config()).await.expect("the stream is created");
+        // A current server may still be removing the files of the stream before, and then fails to make new ones.
+        eventually("the stream is created", DEADLINE, async || jetstream.create_stream(removal.config()).await.ok())
+            .await;
         Self { removal, jetstream, publisher: nats.publisher().await }
     }
 
