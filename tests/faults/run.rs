@@ -62,6 +62,13 @@ fn described(label: &str, report: &Report) -> String {
     format!("*** {label}\n*** {counts}\n{}", report.evidence.join("\n"))
 }
 
+/// There is no truth to hold anything against.
+fn void(fault: &str) -> Report {
+    let mut report = Report { void: 1, ..Report::default() };
+    report.show(format!("NATS itself: {fault}"));
+    report
+}
+
 fn failed(why: String) -> Report {
     let mut report = Report::default();
     report.complain(why);
@@ -76,6 +83,9 @@ fn why(panic: &(dyn std::any::Any + Send)) -> String {
 async fn run_in_world(kind: &'static Kind, version: Version, seed: u64) -> Report {
     let (mut world, baseline) = World::build(kind.layout, version, seed).await;
     (kind.act)(&mut world).await;
+    if let Some(fault) = &world.broken {
+        return void(fault);
+    }
     world.publisher.go_on();
     world.order(|_| true, |orders| *orders = super::client::Orders { bounce: orders.bounce, ..Default::default() });
     if world.publisher.truth().healed.is_none() {
@@ -85,10 +95,8 @@ async fn run_in_world(kind: &'static Kind, version: Version, seed: u64) -> Repor
     world.linger(500, 1500).await;
     let (truth, logs, discord) = world.finish().await;
     let mut report = check(&truth, &logs, Allowed { reasons: kind.reasons, silence: kind.silent });
-    if let Some(discord) = discord {
-        // There is no truth to hold anything against.
-        report = Report { void: 1, ..Report::default() };
-        report.show(format!("NATS itself: its servers hold different messages at the same sequence: {discord}"));
+    if let Some(seqs) = discord {
+        report = void(&format!("its servers hold different messages at the same sequence: {seqs}"));
     }
     report.interruptions = world.interruptions();
     if !healed {

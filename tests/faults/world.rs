@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Addresses, Client, Log, Manner};
 use super::disk::Disk;
@@ -46,6 +46,8 @@ pub struct World {
     pub publisher: Publisher,
     /// The readers.
     pub clients: Vec<Client>,
+    /// What NATS itself has done wrong: then there is no truth to hold anything against.
+    pub broken: Option<String>,
     addresses: Addresses,
     configs: Vec<Config>,
     layout: Layout,
@@ -87,6 +89,7 @@ impl World {
             apps,
             publisher,
             clients,
+            broken: None,
             addresses,
             configs,
             layout,
@@ -214,6 +217,16 @@ impl World {
     pub async fn has_healed(&self) -> bool {
         let healed = self.publisher.truth().healed.expect("the fault is over");
         self.is_heard_since(healed).await
+    }
+
+    /// Finds out whether the server can read what it acknowledges: 2.9 goes on behind the place where it has cut a damaged block
+    /// off, and knows nothing of it until that block is full.
+    pub async fn read_back(&mut self) {
+        let seq = self.publisher.surely("events.broadcast.news", 0).await;
+        let answer = self.try_ask(&format!("STREAM.MSG.GET.{STREAM}"), &json!({ "seq": seq })).await;
+        if answer["error"]["code"] == 404 {
+            self.broken = Some(format!("it cannot read {seq}, which it has just acknowledged"));
+        }
     }
 
     /// The same for what was published after any moment.

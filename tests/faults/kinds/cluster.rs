@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::super::layout::STREAM;
 use super::super::support::eventually;
 use super::super::world::World;
 
@@ -44,7 +45,7 @@ async fn hang(world: &mut World, which: usize) {
 
 /// The server that holds a sidecar's feed.
 async fn ours(world: &mut World) -> usize {
-    world.cluster().node_of("sidestream-feed").await
+    world.cluster().node_of(&format!("sidestream-feed-{STREAM}")).await
 }
 
 pub async fn leader_kill(world: &mut World) {

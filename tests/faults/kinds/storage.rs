@@ -51,6 +51,8 @@ pub async fn bit_flip(world: &mut World) {
         world.next_life_since(began, last);
     }
     world.publisher.go_on();
+    world.linger(1000, 2000).await;
+    world.read_back().await;
 }
 
 fn find_blocks(dir: &Path, found: &mut Vec<PathBuf>) {
