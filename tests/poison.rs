@@ -177,4 +177,20 @@ on_both_servers! {
         assert_eq!(again.event_within(DEADLINE).await.data, format!("{:1000}", 0));
         assert!(ours().await.contains(&"sidestream-history-EVENTS".to_owned()), "{:?}", ours().await);
     }
+
+    async fn a_replacement_character_in_a_subject_is_a_letter(version: Version) {
+        let nats = Nats::start(version).await;
+        nats.events().await;
+        let app = App::start(&Config::on(&nats)).await;
+        let mut alice = app.events("alice").await;
+        let letter = "events.broadcast.\u{fffd}";
+        nats.publish_raw(letter.as_bytes(), b"", b"by the consumer").await;
+        assert_eq!(alice.event().await.data, "by the consumer");
+        poison(&nats, "poison").await;
+        nats.publish_raw(NEWS.as_bytes(), b"", b"behind").await;
+        until(&mut alice, "behind").await;
+        nats.publish_raw(letter.as_bytes(), b"", b"by requests").await;
+        let event = alice.next_within(DEADLINE).await;
+        assert_eq!(event.data, "by requests", "{event:?}");
+    }
 }

@@ -4,6 +4,8 @@ mod support;
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use support::proxy::Proxy;
 use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, get, on_both_servers};
 
 /// So small that nearly everything must be read from NATS.
@@ -98,6 +100,61 @@ on_both_servers! {
         assert_eq!(heartbeat.id, None, "she is not at the head");
         nats.resume();
         for n in heard..COUNT {
+            assert_eq!(number(&alice.event_within(LONG).await.data), n);
+        }
+    }
+
+    async fn readers_of_passes_that_have_ended_do_not_wait_for_nats(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let proxy = Proxy::to(nats.address()).await;
+        let app = App::start(&Config::at(&format!("nats://{}", proxy.address)).tables(SMALL_HISTORY)).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        publisher.publish_all(numbered(0..3000)).await;
+        let mut witness = app.events("bob").await;
+        let mut created =
+            nats.client().await.subscribe("$JS.EVENT.ADVISORY.CONSUMER.CREATED.>").await.expect("subscribed");
+        proxy.close();
+        witness.until_named("sidestream.degraded", LONG).await;
+        for _ in 0..3 {
+            // She waits for a second until there might be a consumer, gives up, and the pass is kept for two more.
+            let mut wire = Wire::tcp(app.address()).await;
+            wire.send(&get("/events").user("alice").header("Last-Event-ID", &start).bytes()).await;
+            app.metric_is("sidestream_replay_passes", &[], 1.0, DEADLINE).await;
+            drop(wire);
+            app.metric_is("sidestream_replay_passes", &[], 0.0, LONG).await;
+        }
+        proxy.open();
+        witness.until_named("sidestream.ok", LONG).await;
+        publisher.publish("events.user.bob.x", "live").await;
+        while witness.event().await.data != "live" {}
+        // One for the feed; a pass would have made its own within a second.
+        let mut count = 0;
+        while let Ok(Some(_)) = tokio::time::timeout(Duration::from_secs(2), created.next()).await {
+            count += 1;
+        }
+        assert!(count <= 2, "{count} consumers for one feed, and nobody who wants the past");
+    }
+
+    async fn a_message_larger_than_a_pass_stops_nobodys_replay(version: Version) {
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        // A megabyte of line ends is a frame of seven, in each of seven formats.
+        let mut tables = SMALL_HISTORY.to_owned();
+        for n in 1..=6 {
+            tables += &format!(
+                "\n[[route]]\npath = \"/r{n}\"\nstream = \"EVENTS\"\nsubjects = [\"events.user.{{user}}.>\"]\nevent = \"n{n}\"\n"
+            );
+        }
+        let app = App::start(&Config::on(&nats).tables(&tables)).await;
+        let start = app.events("alice").await.last_event_id().to_owned();
+        let mut carol = app.events("carol").await;
+        publisher.publish("events.user.bob.x", vec![b'\n'; 1_048_500]).await;
+        publisher.publish_all((0..1000).map(|n| ("events.user.alice.x".to_owned(), format!("{n} {:x>200}", "").into()))).await;
+        publisher.publish("events.broadcast.x", "end").await;
+        while carol.event_within(LONG).await.data != "end" {}
+        let mut alice = resume(&app, "alice", &start).await;
+        for n in 0..1000 {
             assert_eq!(number(&alice.event_within(LONG).await.data), n);
         }
     }

@@ -102,6 +102,9 @@ pub struct StreamConfig {
     /// `new` refuses messages at a limit instead of dropping the oldest.
     #[serde(default)]
     pub discard: String,
+    /// The same for the limit per subject, which otherwise always drops the oldest.
+    #[serde(default)]
+    pub discard_new_per_subject: bool,
     /// Messages may say how long they are kept.
     #[serde(default)]
     pub allow_msg_ttl: bool,
@@ -151,6 +154,8 @@ pub struct Delivered {
 pub struct StoredMessage {
     /// As JSON could carry it: bytes that are not UTF-8 stand as U+FFFD.
     pub subject: String,
+    /// Whether that is how it was sent.
+    pub subject_is_utf8: bool,
     /// Its sequence.
     pub seq: u64,
     /// Its payload.
@@ -316,6 +321,21 @@ pub async fn message_from(client: &Client, stream: &str, seq: u64) -> Result<Opt
 }
 
 async fn message(client: &Client, stream: &str, body: serde_json::Value) -> Result<Option<StoredMessage>, ApiError> {
+    let Some(mut message) = raw_message(client, stream, body).await? else { return Ok(None) };
+    // In place of bytes that are not UTF-8, or sent like that. A subject that is asked for is compared byte by byte.
+    if message.subject.contains(char::REPLACEMENT_CHARACTER) {
+        let body = json!({"seq": message.seq, "next_by_subj": message.subject});
+        let found = raw_message(client, stream, body).await?;
+        message.subject_is_utf8 = found.is_some_and(|found| found.seq == message.seq);
+    }
+    Ok(Some(message))
+}
+
+async fn raw_message(
+    client: &Client,
+    stream: &str,
+    body: serde_json::Value,
+) -> Result<Option<StoredMessage>, ApiError> {
     #[derive(Deserialize)]
     struct Answer {
         message: Raw,
@@ -334,6 +354,7 @@ async fn message(client: &Client, stream: &str, body: serde_json::Value) -> Resu
     match request::<Answer>(client, subject, body.to_string().into()).await {
         Ok(Answer { message }) => Ok(Some(StoredMessage {
             subject: message.subject,
+            subject_is_utf8: true,
             seq: message.seq,
             payload: STANDARD.decode(message.data).unwrap_or_default(),
             headers: STANDARD.decode(message.hdrs).unwrap_or_default(),

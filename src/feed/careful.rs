@@ -131,7 +131,14 @@ mod tests {
     use super::*;
 
     fn answers(seqs: &[u64]) -> Vec<Option<StoredMessage>> {
-        let message = |seq| StoredMessage { subject: "s".into(), seq, payload: vec![], headers: vec![], time: seq };
+        let message = |seq| StoredMessage {
+            subject: "s".into(),
+            subject_is_utf8: true,
+            seq,
+            payload: vec![],
+            headers: vec![],
+            time: seq,
+        };
         seqs.iter().map(|seq| (*seq > 0).then(|| message(*seq))).collect()
     }
 

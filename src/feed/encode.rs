@@ -60,7 +60,7 @@ impl Encoder {
     /// wildcards: those are told.
     pub fn stored(&self, message: &StoredMessage, id: Cursor) -> Event {
         let subject = message.subject.as_str();
-        if subject.contains('\u{fffd}') {
+        if !message.subject_is_utf8 {
             let frame = self.gap(GapReason::Undecodable, Some(id));
             return Event { at: id.at, subject: subject.into(), frames: Frames::Shared(frame) };
         }

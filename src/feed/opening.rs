@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use async_nats::{Client, Subscriber};
 
-use super::api::{self, StreamInfo};
+use super::api::{self, ConsumerInfo, StreamInfo};
 use super::connection::{Connection, Kept};
 use super::consumer::FeedError;
 use super::look;
@@ -84,6 +84,15 @@ pub async fn open(opening: Opening) -> Result<Opened, FeedError> {
 struct Plan {
     start: Start,
     base: Position,
+}
+
+/// What is known once the consumer is there.
+struct Proof {
+    info: StreamInfo,
+    stock: Stock,
+    base: Position,
+    end: Option<u64>,
+    held_back: bool,
 }
 
 impl Opening {
@@ -172,7 +181,6 @@ impl Opening {
         info: StreamInfo,
         plan: Plan,
     ) -> Result<Opened, FeedError> {
-        let epoch = Epoch::of(&self.stream, &info.created);
         let losses = feed.link.borrow().losses;
         let client = &feed.client;
         let inbox = client.new_inbox();
@@ -185,11 +193,34 @@ impl Opening {
                 return Err(if lost.is_ok() { FeedError::Disconnected } else { FeedError::Died });
             }
         };
+        let proof = match self.prove(&feed, control, &info, &plan, &consumer).await {
+            Ok(proof) => proof,
+            Err(error) => {
+                api::consumer_forget(control.clone(), self.stream, consumer.name);
+                return Err(error);
+            }
+        };
+        let Proof { info, stock, base, end, held_back } = proof;
+        let (epoch, start) = (Epoch::of(&self.stream, &info.created), plan.start);
+        let (pending, consumer) = (consumer.num_pending, consumer.name);
+        Ok(Opened { info, stock, epoch, start, base, pending, end, consumer, held_back, messages, feed, losses })
+    }
+
+    /// Makes sure that a consumer starts where it was asked to, in the stream that was looked at.
+    async fn prove(
+        &self,
+        feed: &Connection,
+        control: &Client,
+        before: &StreamInfo,
+        plan: &Plan,
+        consumer: &ConsumerInfo,
+    ) -> Result<Proof, FeedError> {
         let base = start::clamped(plan.base, consumer.delivered.stream_seq)
             .ok_or(FeedError::Order("the consumer starts before the place that was asked for"))?;
         // A current server lets a consumer wait beyond the end of a stream that has become another one meanwhile.
         let info = api::stream_info(control, &self.stream).await?;
         let stock = look::stock(control, &info);
+        let epoch = Epoch::of(&self.stream, &before.created);
         let planned = Known { epoch, head: plan.base, time: plan.base.time, recent: [Position::START; RECENT] };
         let seen = look::compare(control, &self.stream, &info, &planned).await?;
         if start::decide(Some(planned), seen) != Start::Continued {
@@ -200,8 +231,7 @@ impl Opening {
             0 => self.end_behind(control, &info, base).await?,
             _ => None,
         };
-        let (start, pending, consumer) = (plan.start, consumer.num_pending, consumer.name);
-        Ok(Opened { info, stock, epoch, start, base, pending, end, consumer, held_back, messages, feed, losses })
+        Ok(Proof { info, stock, base, end, held_back })
     }
 
     /// The newest sequence given out, if the leader knows no message behind `base`: a replica that the consumer reads may

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::api::{self, StoredMessage};
 use super::careful;
-use super::connection::{Kept, Lazy};
+use super::connection::{Connection, Kept, Lazy};
 use super::consumer::{FeedError, Kind, Order};
 use super::encode::{Encoder, NAME_HEADER};
 use super::ledger::Filled;
@@ -95,13 +95,17 @@ struct Pass {
 impl Pass {
     async fn run(mut self) {
         let mut failures = 0;
+        let closed = self.sender.clone();
         loop {
             let before = self.next;
             let stop = match self.read().await {
                 Ok(()) => return,
                 Err(Stop::Failed(error)) => {
                     tracing::warn!(stream = self.reader.stream, next = self.next, %error, "Replay interrupted");
-                    self.step_over().await.err()
+                    tokio::select! {
+                        stepped = self.step_over() => stepped.err(),
+                        () = closed.closed() => return,
+                    }
                 }
                 Err(stop) => Some(stop),
             };
@@ -122,10 +126,12 @@ impl Pass {
 
     /// Reads until the stream's end.
     async fn read(&mut self) -> Result<(), Stop> {
-        let control = self.reader.control.connected().await.client;
-        self.confirm(&control).await?;
-        let history = self.reader.history.kept().await.map_err(|e| FeedError::Client(e.to_string()))?;
-        let mut history = history.connected().await;
+        // NATS may be away for long: whoever is not wanted any more must not wait for it.
+        let closed = self.sender.clone();
+        let (control, mut history) = tokio::select! {
+            connected = self.connected() => connected?,
+            () = closed.closed() => return Err(Stop::Unwanted),
+        };
         let client = history.client.clone();
         let losses = history.link.borrow_and_update().losses;
         let consumer = api::pull_consumer_create(&client, &self.reader.stream, self.next).await?;
@@ -138,10 +144,19 @@ impl Pass {
         let result = tokio::select! {
             result = self.pull_all(&client, &consumer.name, &mut order) => result,
             () = lost => Err(FeedError::Disconnected.into()),
+            () = closed.closed() => Err(Stop::Unwanted),
         };
         // On the connection that is not lost over it, and without waiting for the answer.
         api::consumer_forget(control, self.reader.stream.clone(), consumer.name);
         result
+    }
+
+    /// Both connections, with the stream still the one that the pass is for.
+    async fn connected(&mut self) -> Result<(Client, Connection), Stop> {
+        let control = self.reader.control.connected().await.client;
+        self.confirm(&control).await?;
+        let history = self.reader.history.kept().await.map_err(|e| FeedError::Client(e.to_string()))?;
+        Ok((control, history.connected().await))
     }
 
     /// Makes sure that what is read is of the life that the pass is for.

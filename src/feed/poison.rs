@@ -6,7 +6,7 @@ use super::api::StoredMessage;
 /// Whether the client loses its connection over this message, or dies.
 pub(super) fn is_poison(message: &StoredMessage) -> bool {
     // A subject stands between blanks in the protocol, and all of Unicode's are taken for some.
-    let subject = message.subject.contains(|c: char| c == char::REPLACEMENT_CHARACTER || c.is_whitespace());
+    let subject = !message.subject_is_utf8 || message.subject.contains(char::is_whitespace);
     subject || !(message.headers.is_empty() || is_readable(&message.headers))
 }
 
@@ -39,7 +39,14 @@ mod tests {
     use super::*;
 
     fn message(subject: &str, headers: &[u8]) -> StoredMessage {
-        StoredMessage { subject: subject.to_owned(), seq: 1, payload: Vec::new(), headers: headers.to_vec(), time: 1 }
+        StoredMessage {
+            subject: subject.to_owned(),
+            subject_is_utf8: !subject.contains(char::REPLACEMENT_CHARACTER),
+            seq: 1,
+            payload: Vec::new(),
+            headers: headers.to_vec(),
+            time: 1,
+        }
     }
 
     #[test]

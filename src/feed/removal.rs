@@ -50,7 +50,7 @@ impl Stock {
             max_age: config.max_age,
             max_bytes: drops(config.max_bytes),
             max_messages: drops(config.max_msgs),
-            max_per_subject: limit(config.max_msgs_per_subject),
+            max_per_subject: if config.discard_new_per_subject { 0 } else { limit(config.max_msgs_per_subject) },
             own_age: config.allow_msg_ttl,
             first_seq: state.first_seq,
             last_seq: state.last_seq,

@@ -30,6 +30,8 @@ use crate::route::Grant;
 const PASSES_MAX: usize = 2;
 /// A client that has not come for its next piece for this long does not hold others up.
 const LAGGARD: Duration = Duration::from_secs(1);
+/// A pass that has to be read so many sequences further before it has what a client wants has it soon: in a fraction of a second.
+const NEAR: u64 = 2000;
 /// How long a pass that nobody rides on is kept for those who come next: a storm takes a second or two.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -227,8 +229,8 @@ impl Replay {
         self.serve_queue(log, now, actions);
     }
 
-    /// Serves whoever can be served now. With `settled`, no further request is at hand: then a pass begins for those whom none
-    /// covers, at the oldest of them. Those who wait are only looked at when as much has been read as there are of them: a
+    /// Serves whoever can be served now. With `settled`, no further request is at hand: then passes begin for those whom none
+    /// covers. Those who wait are only looked at when as much has been read as there are of them: a
     /// storm of clients that each want little of a large range must not be gone through for every pull.
     pub(super) fn step(&mut self, log: &Log, now: Instant, settled: bool) -> Vec<Action> {
         let mut actions = Vec::new();
@@ -236,9 +238,7 @@ impl Replay {
         if owed > 0 && self.news >= owed {
             self.look_again(log, now, &mut actions);
         }
-        if settled && !self.stranded.is_empty() {
-            self.begin_pass(log, now, &mut actions);
-        }
+        while settled && !self.stranded.is_empty() && self.begin_pass(log, now, &mut actions) {}
         actions
     }
 
@@ -248,7 +248,8 @@ impl Replay {
         let mut actions = Vec::new();
         self.sweep(now);
         self.unseat_laggards(now);
-        self.end(|pass| pass.is_idle() && now >= pass.boarded() + LINGER);
+        // Not at once: a new leader of the stream may not know its end yet, and the next pass would end like this one.
+        self.end(|pass| pass.is_behind(log) || (pass.is_idle() && now >= pass.boarded() + LINGER));
         self.look_again(log, now, &mut actions);
         actions
     }
@@ -272,14 +273,19 @@ impl Replay {
         }
     }
 
-    /// Gives a client a seat on the pass that has what it wants, or will: the one that it is on already, if that is so. A full
-    /// pass has only what it holds: when it reads on is up to its own riders.
+    /// Gives a client a seat on the pass that has what it wants, or will soon: the one that it is on already, if that is so. Only when
+    /// no further pass can begin, one that has far to go will do. A full pass has only what it holds: when it reads on is up to its
+    /// own riders.
     fn board(&mut self, missing: &Missing, now: Instant) -> bool {
         let (key, from) = (missing.key(), missing.from);
         let own = self.members.get(&key).and_then(|member| member.seat).map(|(id, _)| id);
-        let stays = |pass: &&Pass| Some(pass.id) == own && pass.reaches(from);
-        let covers = |pass: &&Pass| pass.holds(from) || (pass.reaches(from) && !pass.is_full(self.bytes_max(pass.id)));
-        let pass = self.passes.iter().find(stays).or_else(|| self.passes.iter().find(covers)).map(|pass| pass.id);
+        let far = if self.passes.len() < PASSES_MAX { NEAR } else { u64::MAX };
+        let distance = |pass: &Pass| {
+            let distance = pass.distance(from).filter(|distance| *distance <= far)?;
+            (distance == 0 || !pass.is_full(self.bytes_max(pass.id))).then_some((distance, pass.id))
+        };
+        let stays = self.passes.iter().find(|pass| Some(pass.id) == own && pass.reaches(from)).map(|pass| pass.id);
+        let pass = stays.or_else(|| self.passes.iter().filter_map(distance).min_by_key(|(d, _)| *d).map(|(_, id)| id));
         if pass.is_some() {
             let new = Member { grant: Arc::downgrade(&missing.grant), seat: None, replayed: 0, served: None };
             self.members.entry(key).or_insert(new);
@@ -363,7 +369,9 @@ impl Replay {
     /// A client has had all that its pass holds: it joins, rides on with a pass that is ahead, or waits.
     fn wait(&mut self, missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
         let joins = missing.from.seq() >= log.base().seq && matches!(missing.from, MissingFrom::After(_));
-        let ahead = self.passes.iter().find(|pass| pass.holds(missing.from)).map(|pass| pass.id);
+        let own = self.members.get(&missing.key()).and_then(|member| member.seat).map(|(id, _)| id);
+        let ahead =
+            self.passes.iter().find(|pass| Some(pass.id) != own && pass.holds(missing.from)).map(|pass| pass.id);
         if joins {
             self.admit(missing, log, now, actions);
         } else if let Some(id) = ahead {
@@ -377,7 +385,7 @@ impl Replay {
     /// Finds out what there is now for everybody who waits, in the order in which they have come.
     fn look_again(&mut self, log: &Log, now: Instant, actions: &mut Vec<Action>) {
         self.news = 0;
-        self.end(|pass| pass.is_over(log));
+        self.end(Pass::is_broken);
         let stranded = std::mem::take(&mut self.stranded);
         for missing in std::mem::take(&mut self.waiting).into_iter().chain(stranded) {
             self.admit(missing, log, now, actions);
@@ -395,15 +403,16 @@ impl Replay {
         }
     }
 
-    fn begin_pass(&mut self, log: &Log, now: Instant, actions: &mut Vec<Action>) {
+    /// Begins a pass at the oldest of those whom none covers, if there may be another.
+    fn begin_pass(&mut self, log: &Log, now: Instant, actions: &mut Vec<Action>) -> bool {
         if self.passes.len() >= PASSES_MAX {
             self.end(Pass::is_idle);
         }
         if self.passes.len() >= PASSES_MAX {
-            return;
+            return false;
         }
         self.stranded.retain(|missing| !missing.is_gone());
-        let Some(oldest) = self.stranded.iter().map(|missing| missing.from.seq()).min() else { return };
+        let Some(oldest) = self.stranded.iter().map(|missing| missing.from.seq()).min() else { return false };
         let pass = Pass::new(PassId(self.begun), oldest, log, now);
         self.begun += 1;
         actions.push(Action::Read { pass: pass.id, from: pass.from() });
@@ -412,6 +421,7 @@ impl Replay {
             self.admit(missing, log, now, actions);
         }
         self.serve_queue(log, now, actions);
+        true
     }
 
     /// Forgets clients that have gone.

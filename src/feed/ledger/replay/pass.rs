@@ -134,6 +134,11 @@ impl Pass {
         self.reaches(from) && from.seq() < self.head()
     }
 
+    /// How far it has to be read before it holds what follows; `None` if it will not.
+    pub(super) fn distance(&self, from: MissingFrom) -> Option<u64> {
+        self.reaches(from).then(|| (from.seq() + 1).saturating_sub(self.head()))
+    }
+
     pub(super) fn is_full(&self, bytes_max: usize) -> bool {
         self.log.bytes() >= bytes_max
     }
@@ -169,7 +174,12 @@ impl Pass {
             && self.is_full(bytes_max)
             && !self.is_gathering(now)
         {
-            self.log.release(slowest.saturating_sub(1), bytes_max - bytes_max / STRIDE);
+            let (slowest, bytes) = (*slowest, bytes_max - bytes_max / STRIDE);
+            self.log.release(slowest.saturating_sub(1), bytes);
+            // One event may be more than a pass holds. As the base it still proves cursors.
+            if slowest == self.head() && self.is_full(bytes_max) {
+                self.log.release(slowest, bytes);
+            }
         }
     }
 
@@ -184,10 +194,13 @@ impl Pass {
         self.broken = true;
     }
 
-    /// Whether it is of no use any more: it has broken off, or it has ended at the stream's end of then, and the stream's log
-    /// has moved past that since.
-    pub(super) fn is_over(&self, log: &Log) -> bool {
-        self.broken || (self.exhausted && self.head() < log.base().seq)
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether it has ended at the stream's end of then, and the stream's log has moved past that since.
+    pub(super) fn is_behind(&self, log: &Log) -> bool {
+        self.exhausted && self.head() < log.base().seq
     }
 
     /// Takes what was read. Nothing above the head of the stream's log: only up to there the consumer proves that the stream has

@@ -225,3 +225,44 @@ fn who_comes_slowly_does_not_keep_passes_from_those_who_have_none() {
     }
     assert!(bench.got.get(&3).is_some_and(|got| !got.is_empty()), "the third waits for four seconds");
 }
+
+#[test]
+fn an_event_larger_than_a_pass_does_not_wedge_it() {
+    let mut bench = Bench::new(256, 10, 200_000);
+    bench.comes(1, 0);
+    let (id, from) = bench.readers[0];
+    let large = |seq: u64| {
+        let text = "x".repeat(250_000);
+        let format = Format { naming: EventNaming::Header, payload: Payload::Text };
+        let message = crate::frame::Message { subject: "e.u1", name: None, payload: text.as_bytes(), time: seq * 10 };
+        let frame = Frame::encode(&format, message, None).expect("text").frame;
+        Arc::new(Event { at: Position { seq, time: seq * 10 }, subject: "e.u1".into(), frames: Frames::Shared(frame) })
+    };
+    // 1 is of this client (1 % USERS).
+    let filled = Filled { events: vec![large(from)], end: None, stock: None };
+    bench.replay.filled(id, Some(filled), &bench.log, &bench.encoder, |_| Cause::SOMEBODY);
+    bench.readers[0].1 = from + 1;
+    let actions = bench.replay.step(&bench.log, bench.now, true);
+    bench.act(actions);
+    for _ in 0..600 {
+        if bench.joined == 1 {
+            break;
+        }
+        if !bench.takes_piece() && !bench.reads() {
+            bench.passes_time(Duration::from_millis(100));
+        }
+    }
+    assert_eq!(bench.joined, 1, "a minute later nothing has been read: {:?}", bench.replay);
+}
+
+#[test]
+fn who_missed_little_does_not_wait_for_the_range_of_who_missed_all() {
+    let mut bench = Bench::new(256, 10, 48 << 20);
+    bench.comes(1, 0);
+    bench.reads();
+    bench.comes(2, LAST - 60);
+    while !bench.got.contains_key(&2) {
+        assert!(bench.reads() | bench.takes_piece());
+    }
+    assert!(bench.read < 1000, "{} events were read before it got its first of 60", bench.read);
+}
