@@ -233,7 +233,7 @@ pub struct Limits {
     pub event_bytes: usize,
     /// Events one resume may read from the stream, beyond the history in memory.
     pub replay_events: u64,
-    /// Resumes that are served from beyond the history at the same time, per stream.
+    /// Resumes from beyond the history that have a piece in hand at the same time; the streams share them evenly.
     pub replays: usize,
     /// Memory budget in bytes. Always `None` yet: there is none.
     pub memory: Option<u64>,

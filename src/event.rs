@@ -12,7 +12,8 @@ use crate::frame::notice::GapReason;
 pub struct Event {
     /// Its place in the stream; [`Position::START`] for core subjects, which have none.
     pub at: Position,
-    /// The subject on the wire; empty for a hole in the stream ([`Hole`]), which concerns everyone; bytes that are not UTF-8 stand as U+FFFD, which no literal token of a grant matches.
+    /// The subject on the wire; empty for a hole in the stream ([`Hole`]), which concerns everyone. Bytes that are not UTF-8
+    /// stand as U+FFFD.
     pub subject: Box<str>,
     /// Its bytes.
     pub frames: Frames,

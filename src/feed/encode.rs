@@ -56,8 +56,8 @@ impl Encoder {
         Ok(encoded.frame)
     }
 
-    /// A message that was read as raw JSON. A subject that is not UTF-8 matches no literal token of a grant, but its
-    /// wildcards: those are told.
+    /// A message that was read as raw JSON. A subject that is not UTF-8 matches no literal token of a grant but one
+    /// with U+FFFD in it, and its wildcards: those are told.
     pub fn stored(&self, message: &StoredMessage, id: Cursor) -> Event {
         let subject = message.subject.as_str();
         if !message.subject_is_utf8 {

@@ -150,6 +150,23 @@ mod tests {
     }
 
     #[test]
+    fn a_stream_that_refuses_new_messages_removes_no_old_ones() {
+        let stock = |discard: &str, per_subject: bool| {
+            let config = serde_json::json!({
+                "retention": "limits", "max_msgs": 900, "max_bytes": 90_000, "max_msgs_per_subject": 5,
+                "discard": discard, "discard_new_per_subject": per_subject,
+            });
+            let state = serde_json::json!({"messages": 900, "bytes": 90_000, "first_seq": 101, "last_seq": 1000});
+            let info = serde_json::json!({"config": config, "state": state, "created": "2026-01-01T00:00:00Z"});
+            let stock = Stock::of(&serde_json::from_value(info).expect("a description"), 1000, Instant::now(), NOW);
+            (stock.max_messages, stock.max_bytes, stock.max_per_subject)
+        };
+        assert_eq!(stock("old", false), (900, 90_000, 5));
+        assert_eq!(stock("new", false), (0, 0, 5), "the limit per subject goes on dropping");
+        assert_eq!(stock("new", true), (0, 0, 0));
+    }
+
+    #[test]
     fn a_limit_is_the_reason_where_it_can_be() {
         use GapReason::{Purged, Retention};
         let now = Instant::now();

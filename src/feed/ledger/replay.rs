@@ -230,8 +230,8 @@ impl Replay {
     }
 
     /// Serves whoever can be served now. With `settled`, no further request is at hand: then passes begin for those whom none
-    /// covers. Those who wait are only looked at when as much has been read as there are of them: a
-    /// storm of clients that each want little of a large range must not be gone through for every pull.
+    /// covers. Those who wait are only looked at when as much has been read as there are of them: a storm of clients that each
+    /// want little of a large range must not be gone through for every pull.
     pub(super) fn step(&mut self, log: &Log, now: Instant, settled: bool) -> Vec<Action> {
         let mut actions = Vec::new();
         let owed = self.waiting.len() + self.stranded.len();
@@ -273,12 +273,12 @@ impl Replay {
         }
     }
 
-    /// Gives a client a seat on the pass that has what it wants, or will soon: the one that it is on already, if that is so. Only when
-    /// no further pass can begin, one that has far to go will do. A full pass has only what it holds: when it reads on is up to its
-    /// own riders.
+    /// Gives a client a seat on the pass that has what it wants, or will soon: the one that it is on already, if that is so.
+    /// Only when no further pass can begin, one that has far to go will do. A full pass has only what it holds: when it reads
+    /// on is up to its own riders.
     fn board(&mut self, missing: &Missing, now: Instant) -> bool {
         let (key, from) = (missing.key(), missing.from);
-        let own = self.members.get(&key).and_then(|member| member.seat).map(|(id, _)| id);
+        let own = self.pass_of(missing);
         let far = if self.passes.len() < PASSES_MAX { NEAR } else { u64::MAX };
         let distance = |pass: &Pass| {
             let distance = pass.distance(from).filter(|distance| *distance <= far)?;
@@ -292,6 +292,11 @@ impl Replay {
         }
         self.seat(&key, pass.map(|id| (id, from.seq())), now);
         pass.is_some()
+    }
+
+    /// The pass that a client rides on.
+    fn pass_of(&self, missing: &Missing) -> Option<PassId> {
+        self.members.get(&missing.key())?.seat.map(|(id, _)| id)
     }
 
     /// Notes where a member is.
@@ -369,7 +374,7 @@ impl Replay {
     /// A client has had all that its pass holds: it joins, rides on with a pass that is ahead, or waits.
     fn wait(&mut self, missing: Missing, log: &Log, now: Instant, actions: &mut Vec<Action>) {
         let joins = missing.from.seq() >= log.base().seq && matches!(missing.from, MissingFrom::After(_));
-        let own = self.members.get(&missing.key()).and_then(|member| member.seat).map(|(id, _)| id);
+        let own = self.pass_of(&missing);
         let ahead =
             self.passes.iter().find(|pass| Some(pass.id) != own && pass.holds(missing.from)).map(|pass| pass.id);
         if joins {
@@ -433,14 +438,13 @@ impl Replay {
         self.members.retain(|_, member| member.grant.strong_count() > 0);
     }
 
-    /// A client that does not come for its next piece must not hold up who waits for a place, for another pass, or for what a full
-    /// pass can only read when it has let go of something. Nor must it come so slowly that a pass crawls for which
-    /// others wait.
+    /// A client that does not come for its next piece must not hold up who waits for a place, for another pass, or for what a
+    /// full pass can only read when it has let go of something. Nor must it come so slowly that a pass crawls for which others
+    /// wait.
     fn unseat_laggards(&mut self, now: Instant) {
         let crowded = self.passes.len() >= PASSES_MAX && !self.stranded.is_empty();
         let urgent = crowded || !self.queue.is_empty();
-        let rides_on = |missing: &Missing| self.members.get(&missing.key()).and_then(|member| member.seat);
-        let waited_for: HashSet<PassId> = self.waiting.iter().filter_map(rides_on).map(|(id, _)| id).collect();
+        let waited_for: HashSet<PassId> = self.waiting.iter().filter_map(|missing| self.pass_of(missing)).collect();
         let mut hurried = HashMap::new();
         for place in 0..self.passes.len() {
             let bytes_max = self.bytes_max(self.passes[place].id);
