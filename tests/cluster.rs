@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 
 use support::cluster::Cluster;
-use support::load::{Load, Witness};
+use support::load::{Discord, Load, Witness};
 use support::nats::Publisher;
 use support::proxy::Proxy;
 use support::{App, Config, Nats, Version, eventually, expect, on_both_servers};
@@ -40,18 +40,21 @@ impl Scene {
         Self { cluster, publisher, app, witnesses, load }
     }
 
-    /// Ends the load when everything is whole again, and checks what everybody heard. Gives how often one was told
-    /// `degraded` at most.
-    async fn check(self) -> usize {
+    /// Ends the load when everything is whole again, and checks what everybody heard.
+    async fn check(self) {
+        self.check_unless_void().await.expect("the servers agree");
+    }
+
+    /// The same; an error where the servers disagree among themselves, which is nothing that could be checked.
+    async fn check_unless_void(self) -> Result<(), Discord> {
         let Self { cluster, publisher, app, witnesses, load } = self;
         load.goes_on(100).await;
         cluster.healthy().await;
         load.goes_on(100).await;
-        let stored = load.stop().await;
+        let stored = load.stop().await?;
         println!("{} events", stored.len());
-        let mut outages = 0;
         for witness in witnesses {
-            outages = outages.max(witness.heard_exactly(&stored).await);
+            witness.heard_exactly(&stored).await;
         }
         assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
         let opened = app.metric("sidestream_connections_total", &[]).await;
@@ -60,9 +63,12 @@ impl Scene {
             (publisher.consumers("EVENTS").await.len() == 1).then_some(())
         })
         .await;
-        outages
+        Ok(())
     }
 }
+
+/// Attempts for a fault after which nats-server 2.9 may disagree with itself (2 of 35 runs of it: `docs/guarantees.md`).
+const ATTEMPTS: usize = 3;
 
 on_both_servers! {
     async fn a_consumer_on_a_server_that_lags_declares_nothing(version: Version) {
@@ -111,14 +117,20 @@ on_both_servers! {
     }
 
     async fn a_hung_server_of_three_loses_nothing(version: Version) {
-        let scene = Scene::set(version).await;
-        // The one we read from, which as likely as not leads nothing.
-        let ours = scene.cluster.node_of("sidestream-feed-EVENTS").await;
-        scene.cluster.pause(ours);
-        scene.load.goes_on(600).await;
-        scene.cluster.resume(ours);
-        // A follower that has hung lags behind: what it does not have yet is not missing.
-        scene.check().await;
+        for _ in 0..ATTEMPTS {
+            let scene = Scene::set(version).await;
+            // The one we read from, which as likely as not leads nothing.
+            let ours = scene.cluster.node_of("sidestream-feed-EVENTS").await;
+            scene.cluster.pause(ours);
+            scene.load.goes_on(600).await;
+            scene.cluster.resume(ours);
+            // A follower that has hung lags behind: what it does not have yet is not missing.
+            match scene.check_unless_void().await {
+                Ok(()) => return,
+                Err(Discord(why)) => println!("*** VOID, tried again: {why}"),
+            }
+        }
+        panic!("NATS disagreed with itself {ATTEMPTS} times");
     }
 
     async fn a_lame_duck_is_left_for_another_without_loss(version: Version) {

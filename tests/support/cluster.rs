@@ -1,6 +1,5 @@
 //! A cluster of three NATS servers on loopback, with a stream that has a replica on each.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
 use super::nats::{Publisher, account};
+use super::ports::free_port;
 use super::{Version, Wire, eventually, process};
 
 /// How long an election, a restart or a catch-up may take on a busy machine.
@@ -37,7 +37,7 @@ struct Node {
 impl Cluster {
     /// Starts three servers and waits until they have chosen a leader.
     pub async fn start(version: Version) -> Self {
-        // Ports are reserved by binding and then released: somebody else may take one in between.
+        // Somebody outside this test may take a port between its choice and its use.
         for _ in 0..3 {
             let cluster = Self::launch(version);
             if cluster.forms().await {
@@ -49,7 +49,7 @@ impl Cluster {
 
     fn launch(version: Version) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let ports = free_ports(3 * NODES);
+        let ports: Vec<_> = (0..3 * NODES).map(|_| free_port()).collect();
         let (clients, rest) = ports.split_at(NODES);
         let (routes, monitors) = rest.split_at(NODES);
         let urls: Vec<_> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
@@ -280,12 +280,6 @@ fn config_text(n: usize, client: u16, route: u16, monitor: &str, routes: &[Strin
          cluster {{ name: test, listen: \"127.0.0.1:{route}\", routes: {routes:?} }}\n\
          lame_duck_duration: \"30s\"\nlame_duck_grace_period: \"1s\"\n"
     )
-}
-
-/// Ports that nobody uses now. They are bound together, so that none is given twice.
-fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<_> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-    listeners.iter().map(|l| l.local_addr().expect("bound").port()).collect()
 }
 
 /// The number in a server's name `nN`.

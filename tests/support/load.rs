@@ -16,6 +16,8 @@ use super::{Event, Sse, eventually, seq_of};
 const SUBJECT: &str = "events.broadcast.load";
 /// The data of the last event of a load.
 const END: &str = "end";
+/// Consumers made at most to meet every server that keeps a stream.
+const READS_MAX: usize = 40;
 /// How long one event may take to be acknowledged, all attempts together.
 const ACKNOWLEDGED: Duration = Duration::from_secs(60);
 
@@ -55,17 +57,41 @@ impl Load {
         .await;
     }
 
-    /// Publishes the end, and gives what the stream holds: (sequence, data), everything acknowledged among it.
-    pub async fn stop(self) -> Vec<(u64, String)> {
+    /// Publishes the end, and gives what the stream holds: (sequence, data), everything acknowledged among it. An error
+    /// where its servers hold different messages at one sequence: then there is no truth to compare anything with.
+    pub async fn stop(self) -> Result<Vec<(u64, String)>, Discord> {
         self.stop.store(true, Ordering::SeqCst);
         self.task.await.expect("every event was acknowledged");
-        let stored = stored(&self.jetstream, "EVENTS").await;
+        let stored = agreed(&self.jetstream, "EVENTS").await?;
         let have: HashSet<&str> = stored.iter().map(|(_, data)| data.as_str()).collect();
         for number in 0..self.acknowledged.load(Ordering::SeqCst) {
             assert!(have.contains(number.to_string().as_str()), "NATS itself lost {number}");
         }
-        stored
+        Ok(stored)
     }
+}
+
+/// Where the servers of a stream disagree about what it holds, as nats-server 2.9 has been seen to leave them behind after
+/// one of them hung.
+#[derive(Debug)]
+pub struct Discord(pub String);
+
+/// What the stream holds by all servers that keep it: consumers are made until each of the servers has run one.
+async fn agreed(jetstream: &jetstream::Context, stream: &str) -> Result<Vec<(u64, String)>, Discord> {
+    let (first, mut hosts) = stored(jetstream, stream).await;
+    let info = jetstream.get_stream(stream).await.expect("the stream exists").cached_info().clone();
+    let servers = 1 + info.cluster.map_or(0, |cluster| cluster.replicas.len());
+    for _ in 0..READS_MAX {
+        if servers == 1 || hosts.len() >= servers {
+            break;
+        }
+        let (other, host) = stored(jetstream, stream).await;
+        if let Some((a, b)) = first.iter().zip(&other).find(|(a, b)| a != b) {
+            return Err(Discord(format!("two servers hold {a:?} and {b:?} (sequence, data)")));
+        }
+        hosts.extend(host);
+    }
+    Ok(first)
 }
 
 async fn store(jetstream: &jetstream::Context, data: &str) {
@@ -84,12 +110,13 @@ async fn store(jetstream: &jetstream::Context, data: &str) {
     panic!("{data} is not acknowledged after {ACKNOWLEDGED:?}");
 }
 
-/// Everything that a stream holds. A cluster that has just healed may need several attempts to say it.
-pub async fn stored(jetstream: &jetstream::Context, stream: &str) -> Vec<(u64, String)> {
+/// Everything that a stream holds by one of its servers, and which. A cluster that has just healed may need several attempts
+/// to say it.
+async fn stored(jetstream: &jetstream::Context, stream: &str) -> (Vec<(u64, String)>, HashSet<String>) {
     eventually("the stream is read whole", ACKNOWLEDGED, async || read(jetstream, stream).await).await
 }
 
-async fn read(jetstream: &jetstream::Context, stream: &str) -> Option<Vec<(u64, String)>> {
+async fn read(jetstream: &jetstream::Context, stream: &str) -> Option<(Vec<(u64, String)>, HashSet<String>)> {
     let stream = jetstream.get_stream(stream).await.ok()?;
     let last = stream.cached_info().state.last_sequence;
     let config = jetstream::consumer::pull::Config {
@@ -116,7 +143,8 @@ async fn read(jetstream: &jetstream::Context, stream: &str) -> Option<Vec<(u64, 
     }
     let in_order = held.windows(2).all(|pair| pair[0].0 < pair[1].0);
     stream.delete_consumer(&consumer.cached_info().name).await.ok()?;
-    in_order.then_some(held)
+    let host = consumer.cached_info().cluster.as_ref().and_then(|cluster| cluster.leader.clone());
+    in_order.then(|| (held, host.into_iter().collect()))
 }
 
 /// A client that reads on its own until the end of the load.

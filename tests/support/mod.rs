@@ -14,6 +14,7 @@ pub mod h2;
 pub mod load;
 pub mod nats;
 pub mod netns;
+pub mod ports;
 pub mod process;
 pub mod proxy;
 

@@ -8,6 +8,7 @@ use async_nats::jetstream;
 use rustix::process::Signal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::ports::free_port;
 use super::{DEADLINE, Wire, eventually, process};
 
 /// Which server.
@@ -91,8 +92,8 @@ impl Nats {
 
     /// The same in a directory that the caller chose, be it a small file system.
     pub async fn start_in(version: Version, dir: tempfile::TempDir, setup: Setup) -> Self {
-        let mut nats = Self { version, child: None, port: 0, monitor: String::new(), setup, dir };
-        nats.launch("-1").await;
+        let mut nats = Self { version, child: None, port: free_port(), monitor: String::new(), setup, dir };
+        nats.launch().await;
         nats
     }
 
@@ -143,7 +144,8 @@ impl Nats {
         nats
     }
 
-    async fn launch(&mut self, port: &str) {
+    async fn launch(&mut self) {
+        let port = self.port.to_string();
         let ports = self.dir.path().join("ports");
         let _ = std::fs::remove_dir_all(&ports);
         std::fs::create_dir(&ports).expect("a directory for the ports file");
@@ -155,7 +157,7 @@ impl Nats {
         // Inside a namespace of its own it is also reached from there.
         let listen = if self.setup.prefix.is_empty() { "127.0.0.1" } else { "0.0.0.0" };
         let child = command
-            .args(["-a", listen, "-p", port, "-m", "-1"])
+            .args(["-a", listen, "-p", &port, "-m", "-1"])
             .arg("--ports_file_dir")
             .arg(&ports)
             .arg("-l")
@@ -166,8 +168,7 @@ impl Nats {
             .spawn()
             .expect("nats-server starts");
         self.child = Some(child);
-        (self.port, self.monitor) =
-            eventually("nats-server writes its ports file", DEADLINE, async || ports_in(&ports)).await;
+        self.monitor = eventually("nats-server writes its ports file", DEADLINE, async || monitor_in(&ports)).await;
         let address = self.address();
         eventually("nats-server greets", DEADLINE, async || {
             let mut stream = tokio::net::TcpStream::connect(&address).await.ok()?;
@@ -293,8 +294,7 @@ impl Nats {
     /// Starts again on the same port and store.
     pub async fn restart(&mut self) {
         self.kill();
-        let port = self.port.to_string();
-        self.launch(&port).await;
+        self.launch().await;
     }
 
     /// Forgets everything that was stored. Only while no server runs.
@@ -351,12 +351,11 @@ pub async fn account(jetstream: &jetstream::Context) -> Option<serde_json::Value
     answer.get("error").is_none().then_some(answer)
 }
 
-/// The port for clients, and the address of the monitor.
-fn ports_in(dir: &Path) -> Option<(u16, String)> {
+/// The address of the monitor.
+fn monitor_in(dir: &Path) -> Option<String> {
     let file = std::fs::read_dir(dir).ok()?.flatten().find(|f| f.path().extension().is_some_and(|e| e == "ports"))?;
     let ports: serde_json::Value = serde_json::from_slice(&std::fs::read(file.path()).ok()?).ok()?;
-    let port = ports["nats"][0].as_str()?.rsplit(':').next()?.parse().ok()?;
-    Some((port, ports["monitoring"][0].as_str()?.strip_prefix("http://")?.to_owned()))
+    Some(ports["monitoring"][0].as_str()?.strip_prefix("http://")?.to_owned())
 }
 
 /// Publishes to streams and waits for the acknowledgements.
