@@ -103,31 +103,59 @@ impl Cursor {
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, value) in [self.epoch.0, self.at.seq, self.at.time].into_iter().enumerate() {
-            if index > 0 {
-                f.write_str(".")?;
+        f.write_str(self.text().as_str())
+    }
+}
+
+/// Digits of the largest number in base 36.
+const DIGITS_MAX: usize = 13;
+/// Three numbers and two dots.
+const TEXT_BYTES_MAX: usize = 3 * DIGITS_MAX + 2;
+
+/// A cursor written out, without an allocation: one is made for every message.
+#[derive(Debug)]
+pub struct CursorText {
+    bytes: [u8; TEXT_BYTES_MAX],
+    /// Where it begins: it is written from the end.
+    start: usize,
+}
+
+impl CursorText {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[self.start..]).expect("base-36 digits and dots are ASCII")
+    }
+
+    fn prepend(&mut self, byte: u8) {
+        self.start -= 1;
+        self.bytes[self.start] = byte;
+    }
+
+    fn prepend_base36(&mut self, mut value: u64) {
+        loop {
+            self.prepend(DIGITS[(value % 36) as usize]);
+            value /= 36;
+            if value == 0 {
+                break;
             }
-            let mut digits = [0u8; 13];
-            f.write_str(to_base36(value, &mut digits))?;
         }
-        Ok(())
+    }
+}
+
+impl Cursor {
+    /// The cursor as an `id:` carries it.
+    pub fn text(&self) -> CursorText {
+        let mut text = CursorText { bytes: [0; TEXT_BYTES_MAX], start: TEXT_BYTES_MAX };
+        text.prepend_base36(self.at.time);
+        text.prepend(b'.');
+        text.prepend_base36(self.at.seq);
+        text.prepend(b'.');
+        text.prepend_base36(self.epoch.0);
+        text
     }
 }
 
 const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
-
-fn to_base36(mut value: u64, buffer: &mut [u8; 13]) -> &str {
-    let mut start = buffer.len();
-    loop {
-        start -= 1;
-        buffer[start] = DIGITS[(value % 36) as usize];
-        value /= 36;
-        if value == 0 {
-            break;
-        }
-    }
-    std::str::from_utf8(&buffer[start..]).expect("base-36 digits are ASCII")
-}
 
 fn from_base36(text: &[u8]) -> Option<u64> {
     match text {

@@ -161,16 +161,24 @@ impl ChunkBuilder {
     }
 
     fn finish(mut self) -> Frame {
-        let size = format!("{:x}\r\n", self.0.len() - CHUNK_HEAD_MAX);
+        let mut size = self.0.len() - CHUNK_HEAD_MAX;
         self.raw(CRLF);
-        let start = CHUNK_HEAD_MAX - size.len();
-        self.0[start..CHUNK_HEAD_MAX].copy_from_slice(size.as_bytes());
-        Frame {
-            wire: Bytes::from(self.0).slice(start..),
-            head: u8::try_from(size.len()).expect("at most CHUNK_HEAD_MAX"),
+        let mut start = CHUNK_HEAD_MAX - CRLF.len();
+        self.0[start..CHUNK_HEAD_MAX].copy_from_slice(CRLF);
+        loop {
+            start -= 1;
+            self.0[start] = HEX_DIGITS[size % 16];
+            size /= 16;
+            if size == 0 {
+                break;
+            }
         }
+        let head = u8::try_from(CHUNK_HEAD_MAX - start).expect("at most CHUNK_HEAD_MAX");
+        Frame { wire: Bytes::from(self.0).slice(start..), head }
     }
 }
+
+const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// The lines of a text by the event-stream grammar: CR LF, LF and a lone CR all end one. A text that ends with a line
 /// end has an empty last line, so that the reader gets the line end back.

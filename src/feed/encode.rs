@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::api::StoredMessage;
 use crate::config::Format;
-use crate::cursor::{Cursor, Position};
+use crate::cursor::{Cursor, CursorText, Position};
 use crate::event::{Cause, Event, Frames, Hole};
 use crate::frame::notice::{self, Gap, GapReason};
 use crate::frame::{Frame, Message};
@@ -35,9 +35,11 @@ pub struct Encoder {
 impl Encoder {
     /// Turns a message into an event. `id` is its cursor on a stream.
     pub fn event(&self, message: Message<'_>, id: Option<Cursor>) -> Event {
-        let id_text = id.map(|cursor| cursor.to_string());
+        let id_text = id.map(|cursor| cursor.text());
         let encode = |format: u8| -> Result<Frame, Infallible> {
-            Ok(self.frame(format, message, id_text.as_deref()).unwrap_or_else(|reason| self.gap(reason, id)))
+            Ok(self
+                .frame(format, message, id_text.as_ref().map(CursorText::as_str))
+                .unwrap_or_else(|reason| self.gap(reason, id)))
         };
         let Ok(frames) = Frames::build(&self.used, encode);
         Event { at: id.map_or(Position::START, |c| c.at), subject: message.subject.into(), frames }

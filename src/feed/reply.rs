@@ -19,16 +19,27 @@ pub struct Delivery {
 impl Delivery {
     /// Reads a reply subject; `None` where it is not a delivery.
     pub fn parse(reply: &str) -> Option<Self> {
-        let rest = reply.strip_prefix("$JS.ACK.")?;
-        let skipped = match rest.split('.').count() {
+        let rest = reply.strip_prefix("$JS.ACK.")?.as_bytes();
+        let skipped = match memchr::memchr_iter(b'.', rest).count() + 1 {
             7 => 3,
             9.. => 5,
             _ => return None,
         };
-        let mut numbers = rest.split('.').skip(skipped).map(str::parse);
-        let mut next = || numbers.next()?.ok();
+        let mut numbers = rest.split(|byte| *byte == b'.').skip(skipped).map(number);
+        let mut next = || numbers.next()?;
         Some(Self { stream_seq: next()?, consumer_seq: next()?, time: next()?, pending: next()? })
     }
+}
+
+/// Decimal digits and nothing else.
+fn number(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0u64, |value, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        value.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 #[cfg(test)]
@@ -41,7 +52,16 @@ mod tests {
         assert_eq!(Delivery::parse("$JS.ACK.EV.c1.1.7.3.1700000000000000001.5"), Some(expected));
         assert_eq!(Delivery::parse("$JS.ACK._.acc.EV.c1.1.7.3.1700000000000000001.5"), Some(expected));
         assert_eq!(Delivery::parse("$JS.ACK.hub.acc.EV.c1.1.7.3.1700000000000000001.5.tok"), Some(expected));
-        for other in ["", "_INBOX.x", "$JS.ACK.EV.c.1.7.3", "$JS.ACK.EV.c.1.x.3.1.5", "$JS.FC.EV.c.1"] {
+        let too_large = "$JS.ACK.EV.c.1.18446744073709551616.3.1.5";
+        for other in [
+            too_large,
+            "",
+            "_INBOX.x",
+            "$JS.ACK.EV.c.1.7.3",
+            "$JS.ACK.EV.c.1.x.3.1.5",
+            "$JS.ACK.EV.c.1..3.1.5",
+            "$JS.FC.EV.c.1",
+        ] {
             assert_eq!(Delivery::parse(other), None, "{other}");
         }
     }
