@@ -5,14 +5,16 @@
 
 use std::cell::Cell;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use rustix::net::SendFlags;
 use rustls::ServerConnection;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
@@ -148,6 +150,11 @@ pub enum Transport {
     Tls(Box<TlsTransport>),
 }
 
+/// The system call alone: libc's `send` is a cancellation point, which costs as much again.
+fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+}
+
 /// Plaintext that becomes one TLS record.
 const RECORD_BYTES: usize = 16 * 1024;
 
@@ -165,8 +172,8 @@ impl Transport {
     /// wait in the session (see [`Transport::wants_flush`]).
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.try_write(bytes),
-            Self::Unix(unix) => unix.try_write(bytes),
+            Self::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || send(&*tcp, bytes)),
+            Self::Unix(unix) => unix.try_io(Interest::WRITABLE, || send(&*unix, bytes)),
             Self::Tls(tls) => tls.try_write(bytes),
         }
     }
@@ -302,7 +309,7 @@ impl Read for Direct<'_> {
 
 impl Write for Direct<'_> {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.try_write(buf)
+        self.0.try_io(Interest::WRITABLE, || send(self.0, buf))
     }
 
     fn flush(&mut self) -> io::Result<()> {
