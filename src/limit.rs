@@ -3,6 +3,7 @@
 //! Asked once per stream, never per event; the maps are shared by all shards behind one lock each, bounded by what is open
 //! and swept of idle keys. A refusal names the limit; what the client is told is `http::reject`'s business.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -61,7 +62,7 @@ impl Limiter {
         }
         if let Some(user) = user {
             take(&self.users, user.to_owned(), self.limits.connections_per_user).map_err(|()| Refused::User)?;
-            permit.user = Some(user.to_owned());
+            permit.user = Some(user.into());
         }
         if let Some(address) = address {
             take(&self.addresses, address, self.limits.connections_per_address).map_err(|()| Refused::Address)?;
@@ -93,7 +94,7 @@ impl Limiter {
 #[derive(Debug)]
 pub struct Permit {
     limiter: Arc<Limiter>,
-    user: Option<String>,
+    user: Option<Box<str>>,
     address: Option<IpAddr>,
 }
 
@@ -108,7 +109,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.limiter.open.fetch_sub(1, Ordering::Relaxed);
         if let Some(user) = &self.user {
-            give_back(&self.limiter.users, user);
+            give_back(&self.limiter.users, &**user);
         }
         if let Some(address) = &self.address {
             give_back(&self.limiter.addresses, address);
@@ -126,7 +127,7 @@ fn take<K: Eq + Hash>(counts: &Mutex<HashMap<K, u32>>, key: K, max: u32) -> Resu
     Ok(())
 }
 
-fn give_back<K: Eq + Hash>(counts: &Mutex<HashMap<K, u32>>, key: &K) {
+fn give_back<K: Eq + Hash + Borrow<Q>, Q: Eq + Hash + ?Sized>(counts: &Mutex<HashMap<K, u32>>, key: &Q) {
     let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;

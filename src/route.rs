@@ -4,6 +4,7 @@
 //! what a client hears. Reading the identity is left to `http::identity`, listening to the shards.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::config::Format;
 use crate::subject::{Pattern, SubjectError, Template, Token};
@@ -49,11 +50,11 @@ pub enum Audience {
     Anyone,
 }
 
-/// The subject patterns that one identified request may hear. Only [`Route::grant`] makes one.
+/// The subject patterns that one identified request may hear. Only [`Route::grant`] makes one. Cloning shares them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grant {
-    stream: Vec<Pattern>,
-    live: Vec<Pattern>,
+    stream: Arc<[Pattern]>,
+    live: Arc<[Pattern]>,
 }
 
 impl Grant {
@@ -70,7 +71,7 @@ impl Grant {
     /// A grant without a route.
     #[cfg(test)]
     pub(crate) fn of_stream(pattern: &str) -> Self {
-        Self { stream: vec![Pattern::parse(pattern).expect("a pattern")], live: Vec::new() }
+        Self { stream: [Pattern::parse(pattern).expect("a pattern")].into(), live: Arc::default() }
     }
 }
 
@@ -111,28 +112,26 @@ impl Route {
 
     /// Narrows a grant to the selected patterns, each of which must lie inside it (subset by token).
     pub fn narrow(&self, grant: &Grant, selected: &[Pattern]) -> Result<Grant, GrantError> {
-        let mut narrowed = Grant::default();
+        let (mut stream, mut live) = (Vec::new(), Vec::new());
         for pattern in selected {
             let inside = |granted: &[Pattern]| granted.iter().any(|g| g.contains(pattern));
             let (in_stream, in_live) = (inside(&grant.stream), inside(&grant.live));
             if in_stream {
-                narrowed.stream.push(pattern.clone());
+                stream.push(pattern.clone());
             }
             if in_live {
-                narrowed.live.push(pattern.clone());
+                live.push(pattern.clone());
             }
             if !in_stream && !in_live {
                 return Err(GrantError::Denied);
             }
         }
-        narrowed.stream = minimal(narrowed.stream);
-        narrowed.live = minimal(narrowed.live);
-        Ok(narrowed)
+        Ok(Grant { stream: minimal(stream), live: minimal(live) })
     }
 }
 
 /// Drops patterns that another one already covers.
-fn minimal(mut patterns: Vec<Pattern>) -> Vec<Pattern> {
+fn minimal(mut patterns: Vec<Pattern>) -> Arc<[Pattern]> {
     patterns.sort();
     patterns.dedup();
     let covered = |p: &Pattern| patterns.iter().any(|other| other != p && other.contains(p));

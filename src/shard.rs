@@ -5,6 +5,7 @@
 //! [`sweep`] judges slow readers, heartbeats and ends of life; [`client`] is one event stream. Sockets are accepted and
 //! requests understood elsewhere (`server`, `http`).
 
+mod batch;
 pub mod client;
 mod deliver;
 pub mod output;
@@ -26,6 +27,7 @@ use crate::feed::Feeds;
 use crate::frame::notice::ByeCode;
 use crate::interest::{Interest, Leaf};
 use crate::link::{LiveRequest, StreamRequest, Ticket, ToShard};
+use crate::route::Grant;
 use crate::subject::Pattern;
 use crate::telemetry::metrics::ShardMetrics;
 
@@ -56,9 +58,11 @@ pub struct Shard {
     clients: RefCell<Slab<Rc<Client>>>,
     streams: Vec<StreamView>,
     live: RefCell<HashMap<Pattern, Members>>,
+    /// The grant given last, by route.
+    grants: RefCell<HashMap<usize, Grant>>,
     /// Everyone with core subjects, for notices.
     live_members: RefCell<Members>,
-    batch: deliver::Batch,
+    batch: batch::Batch,
     generation: Cell<u32>,
     started: Instant,
     draining: Cell<bool>,
@@ -81,14 +85,25 @@ struct StreamView {
 #[derive(Debug, Default)]
 struct Membership {
     stream: Option<StreamMembership>,
-    live: Box<[usize]>,
-    live_member: Option<usize>,
+    live: Option<LiveMembership>,
 }
 
 #[derive(Debug)]
 struct StreamMembership {
-    leaves: Box<[(Leaf, usize)]>,
-    member: usize,
+    leaves: Box<[(Leaf, u32)]>,
+    member: u32,
+}
+
+#[derive(Debug)]
+struct LiveMembership {
+    /// By pattern of the grant.
+    keys: Box<[u32]>,
+    member: u32,
+}
+
+/// Puts a client among others; the key takes it out again.
+fn join(members: &mut Members, slot: u32) -> u32 {
+    u32::try_from(members.insert(slot)).expect("a client joins once, and slots are 32 bits")
 }
 
 impl Shard {
@@ -103,8 +118,9 @@ impl Shard {
             clients: RefCell::default(),
             streams,
             live: RefCell::default(),
+            grants: RefCell::default(),
             live_members: RefCell::default(),
-            batch: deliver::Batch::default(),
+            batch: batch::Batch::default(),
             generation: Cell::new(0),
             started: Instant::now(),
             draining: Cell::new(false),
@@ -149,6 +165,7 @@ impl Shard {
     /// Opens a stream: takes a slot, asks the feeds, and waits until they have answered. Dropping the future or the guard
     /// undoes all of it.
     pub async fn open(self: &Rc<Self>, spec: Spec) -> Guard {
+        let last_event_id = spec.last_event_id;
         let guard = self.insert(spec);
         let client = guard.client();
         if let Some(stream) = client.stream {
@@ -156,7 +173,7 @@ impl Shard {
                 shard: self.index,
                 ticket: client.ticket,
                 grant: client.grant.clone(),
-                from: crate::link::From::LastEventId(client.last_event_id),
+                from: crate::link::From::LastEventId(last_event_id),
             });
         }
         if client.hears_live() {
@@ -168,18 +185,31 @@ impl Shard {
         guard
     }
 
-    fn insert(self: &Rc<Self>, spec: Spec) -> Guard {
+    fn insert(self: &Rc<Self>, mut spec: Spec) -> Guard {
+        let grant = self.share(spec.route, std::mem::take(&mut spec.grant));
         let mut clients = self.clients.borrow_mut();
         let entry = clients.vacant_entry();
         let generation = self.generation.get().wrapping_add(1);
         self.generation.set(generation);
         let slot = u32::try_from(entry.key()).expect("connections are limited far below 2^32");
-        let client = Rc::new(Client::new(spec, Ticket { slot, generation }, self.now()));
+        self.batch.admit(slot);
+        let client = Rc::new(Client::new(spec, grant, Ticket { slot, generation }, self.now()));
         if let Some(age) = self.settings.max_age {
             client.end_by(self.now() + millis(age.mul_f64(0.9 + fastrand::f64() / 5.0)), ByeCode::Age);
         }
         entry.insert(client.clone());
         Guard::new(self.clone(), client)
+    }
+
+    /// Routes that name nobody give everyone the same patterns, which are then held once. The grant itself stays the client's
+    /// own: feeds know by it whether the client is still there.
+    fn share(&self, route: usize, grant: Grant) -> Arc<Grant> {
+        let mut grants = self.grants.borrow_mut();
+        let last = grants.entry(route).or_default();
+        if *last != grant {
+            *last = grant;
+        }
+        Arc::new(last.clone())
     }
 
     fn client(&self, ticket: Ticket) -> Option<Rc<Client>> {
@@ -197,20 +227,19 @@ impl Shard {
             .iter()
             .map(|pattern| {
                 let leaf = interest.leaf_or_insert_with(pattern, Members::new);
-                (leaf, interest.value_mut(leaf).insert(client.ticket.slot))
+                (leaf, join(interest.value_mut(leaf), client.ticket.slot))
             })
             .collect();
-        let member = view.members.borrow_mut().insert(client.ticket.slot);
+        let member = join(&mut view.members.borrow_mut(), client.ticket.slot);
         client.membership.borrow_mut().stream = Some(StreamMembership { leaves, member });
     }
 
     fn join_live(&self, client: &Client) {
         let mut live = self.live.borrow_mut();
         let slot = client.ticket.slot;
-        let keys = client.grant.live().iter().map(|p| live.entry(p.clone()).or_default().insert(slot)).collect();
-        let mut membership = client.membership.borrow_mut();
-        membership.live = keys;
-        membership.live_member = Some(self.live_members.borrow_mut().insert(slot));
+        let keys = client.grant.live().iter().map(|p| join(live.entry(p.clone()).or_default(), slot)).collect();
+        let member = join(&mut self.live_members.borrow_mut(), slot);
+        client.membership.borrow_mut().live = Some(LiveMembership { keys, member });
     }
 
     /// Takes a client out of its stream's index and tells the feed.
@@ -222,12 +251,12 @@ impl Shard {
         let mut interest = view.interest.borrow_mut();
         for (leaf, key) in joined.leaves {
             let members = interest.value_mut(leaf);
-            members.remove(key);
+            members.remove(key as usize);
             if members.is_empty() {
                 interest.remove(leaf);
             }
         }
-        view.members.borrow_mut().remove(joined.member);
+        view.members.borrow_mut().remove(joined.member as usize);
         let request = StreamRequest::Detach { shard: self.index, grant: client.grant.clone() };
         self.feeds.streams[usize::from(stream)].send(request);
     }
@@ -235,13 +264,13 @@ impl Shard {
     /// Takes a client out of every index and tells the feeds.
     fn remove(&self, client: &Client) {
         self.leave_stream(client);
-        let membership = std::mem::take(&mut *client.membership.borrow_mut());
-        if let Some(member) = membership.live_member {
-            self.live_members.borrow_mut().remove(member);
+        let joined = client.membership.borrow_mut().live.take();
+        if let Some(joined) = joined {
+            self.live_members.borrow_mut().remove(joined.member as usize);
             let mut live = self.live.borrow_mut();
-            for (pattern, key) in client.grant.live().iter().zip(membership.live) {
+            for (pattern, key) in client.grant.live().iter().zip(joined.keys) {
                 if let Some(members) = live.get_mut(pattern) {
-                    members.remove(key);
+                    members.remove(key as usize);
                     if members.is_empty() {
                         live.remove(pattern);
                     }
@@ -251,6 +280,7 @@ impl Shard {
         if client.live_asked.get() {
             self.feeds.live.send(LiveRequest::Unlisten { shard: self.index, grant: client.grant.clone() });
         }
+        self.batch.take(client.ticket.slot);
         self.clients.borrow_mut().try_remove(client.ticket.slot as usize);
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::batch::Standing;
 use super::output::{Bounds, Output, Overflow};
 use super::{Membership, Shard};
 use crate::cursor::LastEventId;
@@ -48,8 +49,7 @@ pub struct Spec {
     pub permit: crate::limit::Permit,
 }
 
-/// One event stream.
-#[derive(Debug)]
+/// One event stream. There are as many as there are connections: every byte here counts.
 pub struct Client {
     /// Its place in the shard.
     pub ticket: Ticket,
@@ -63,14 +63,10 @@ pub struct Client {
     pub stream: Option<u8>,
     /// What it may hear.
     pub grant: Arc<Grant>,
-    /// What it sent when it came.
-    pub last_event_id: LastEventId,
     /// How it is connected.
     pub protocol: Protocol,
     /// Set once core subjects were asked for.
     pub live_asked: Cell<bool>,
-    /// Positions in the current batch that wait to be written. Empty between batches.
-    pub pend: RefCell<Vec<u32>>,
     /// Its bytes.
     pub output: RefCell<Output>,
     pub(super) membership: RefCell<Membership>,
@@ -84,9 +80,9 @@ pub struct Client {
     listening: Cell<bool>,
     resume: Cell<Resume>,
     /// The task that owns the connection, or waits for the opening.
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
     /// The task of an HTTP/2 stream, which hyper does not wake while the peer does not read.
-    cancel: RefCell<Option<Waker>>,
+    cancel: Cell<Option<Waker>>,
     last_write: Cell<u64>,
     blocked_since: Cell<Option<u64>>,
     end: Cell<Option<(u64, ByeCode)>>,
@@ -116,19 +112,23 @@ pub enum Closing {
     Abrupt(CloseReason),
 }
 
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}
+
 impl Client {
-    pub(super) fn new(spec: Spec, ticket: Ticket, now: u64) -> Self {
+    pub(super) fn new(spec: Spec, grant: Arc<Grant>, ticket: Ticket, now: u64) -> Self {
         let client = Self {
             ticket,
             connection: spec.connection,
             route: spec.route,
             format: spec.format,
             stream: spec.stream,
-            grant: Arc::new(spec.grant),
-            last_event_id: spec.last_event_id,
+            grant,
             protocol: spec.protocol,
             live_asked: Cell::new(false),
-            pend: RefCell::default(),
             output: RefCell::default(),
             membership: RefCell::default(),
             log: Cell::new(0),
@@ -137,8 +137,8 @@ impl Client {
             phase: Cell::new(if spec.stream.is_some() { Phase::Opening } else { Phase::Live }),
             listening: Cell::new(false),
             resume: Cell::new(Resume::New),
-            waker: RefCell::default(),
-            cancel: RefCell::default(),
+            waker: Cell::default(),
+            cancel: Cell::default(),
             last_write: Cell::new(now),
             blocked_since: Cell::new(None),
             end: Cell::new(None),
@@ -201,17 +201,15 @@ impl Client {
 
     /// The task to wake when there is something to do. Only one task waits on a client at a time.
     pub fn set_waker(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|w| w.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
+        let known = self.waker.take().filter(|waker| waker.will_wake(cx.waker()));
+        self.waker.set(Some(known.unwrap_or_else(|| cx.waker().clone())));
     }
 
     /// Wakes the task that owns the connection.
     pub fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
+        let waker = self.waker.take();
+        waker.iter().for_each(Waker::wake_by_ref);
+        self.waker.set(waker);
     }
 
     /// Ready when the stream is to be reset whatever hyper is waiting for.
@@ -219,7 +217,7 @@ impl Client {
         if matches!(self.closing.get(), Some(Closing::Abrupt(_))) {
             return Poll::Ready(());
         }
-        *self.cancel.borrow_mut() = Some(cx.waker().clone());
+        self.cancel.set(Some(cx.waker().clone()));
         Poll::Pending
     }
 
@@ -244,7 +242,7 @@ impl Client {
         if !matches!(self.closing.get(), Some(Closing::Abrupt(_))) {
             self.closing.set(Some(Closing::Abrupt(reason)));
             self.wake();
-            if let Some(waker) = self.cancel.borrow_mut().take() {
+            if let Some(waker) = self.cancel.take() {
                 waker.wake();
             }
         }
@@ -287,6 +285,19 @@ impl Client {
         match self.protocol {
             Protocol::Http1 => frame.wire().clone(),
             Protocol::Http2 => frame.body(),
+        }
+    }
+
+    /// It has been put everything up to here.
+    pub(super) fn stand(&self, standing: &Standing) {
+        if let Some(log) = standing.log {
+            self.log.set(log);
+        }
+        if let Some(position) = standing.position {
+            self.position.set(position);
+        }
+        if let Some(degraded) = standing.degraded {
+            self.told_degraded.set(degraded);
         }
     }
 
@@ -443,7 +454,7 @@ impl Shard {
     }
 
     fn opened_if_all_answered(&self, client: &Client) {
-        let joined = client.membership.borrow().live_member.is_some();
+        let joined = client.membership.borrow().live.is_some();
         if client.phase.get() != Phase::Opening && client.hears_live() && client.listening.get() && !joined {
             self.join_live(client);
         }
@@ -484,7 +495,7 @@ impl Shard {
 
     /// Ends a stream in order: what waits, `sidestream.bye`, the end of the response.
     pub(super) fn bye(&self, client: &Client, code: ByeCode, reason: CloseReason) {
-        self.flush_pend(client);
+        self.flush_list(client);
         let frame = notice::bye(code, jittered_retry(), self.head_for(client));
         let now = self.now();
         client.push_piece(client.bytes_of(&frame), now);

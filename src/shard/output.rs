@@ -42,9 +42,12 @@ struct Backlog {
 }
 
 impl Output {
-    /// Whether a frame could be written at once.
-    pub fn is_clear(&self) -> bool {
-        self.backlog.is_none() && self.transport.as_ref().is_some_and(|t| !t.wants_flush())
+    /// The transport, if a frame can be written to it at once because nothing waits.
+    pub fn clear_transport(&mut self) -> Option<&mut Transport> {
+        if self.backlog.is_some() {
+            return None;
+        }
+        self.transport.as_mut().filter(|transport| !transport.wants_flush())
     }
 
     /// Whether nothing waits, neither here nor in the TLS session.

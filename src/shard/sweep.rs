@@ -68,7 +68,7 @@ impl Shard {
         // What still waits for a client comes first, and is a sign of life itself.
         if !due
             || !client.is_open()
-            || !client.pend.borrow().is_empty()
+            || self.batch.waits_for(client.ticket.slot)
             || !client.output.borrow().is_empty()
             || client.closing().is_some()
         {
