@@ -1,0 +1,133 @@
+//! `storm`: clients that each missed a hundred events come back at once and get them from memory: ninety that are
+//! everybody's and ten that are their own. The floor accepts them and writes each as many bytes at once. What a storm asks
+//! of NATS, and under limits, is in `benches/storm`.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use crate::bench::Bench;
+use crate::engine::{Audience, Engine, Kind};
+use crate::floor::Opening;
+use crate::options::{Options, Scenario};
+use crate::statistics::{median, ratios, spread};
+use crate::wire::Wire;
+
+/// What each client misses.
+pub const MISSED: usize = 100;
+/// Of these each client's own.
+const OWN: usize = 10;
+const ROUNDS: usize = 7;
+/// Clients that are on their way at the same time.
+const AT_ONCE: usize = 256;
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// Prints a table for each number of clients.
+pub fn run(options: &Options, sizes: &[usize]) {
+    println!("\n## Storm: everybody back at once, {MISSED} missed events each\n");
+    println!(
+        "| clients | rounds | who | s to the last event | ratio to the floor (quartiles) | CPU s | ratio (quartiles) |"
+    );
+    println!("|---|---|---|---|---|---|---|");
+    for size in sizes {
+        table(options, *size);
+    }
+}
+
+fn table(options: &Options, size: usize) {
+    let bench = Bench::new();
+    let mut publisher = Wire::connect(bench.nats.port);
+    let kinds = std::iter::once(Kind::Floor).chain(options.kinds(Scenario::Storm));
+    let mut runners: Vec<Runner> = kinds.map(|kind| Runner::start(kind, &bench, size, &mut publisher)).collect();
+    let rounds = options.rounds.unwrap_or(ROUNDS);
+    let mut random = fastrand::Rng::with_seed(options.seed);
+    let mut order: Vec<usize> = (0..runners.len()).collect();
+    for round in 0..=rounds {
+        if round == 1 {
+            // The first warmed everything up.
+            runners.iter_mut().for_each(Runner::begin);
+        }
+        random.shuffle(&mut order);
+        for place in &order {
+            runners[*place].turn(size);
+        }
+    }
+    let (took, cpu) = (runners[0].took.clone(), runners[0].cpu.clone());
+    for runner in &runners {
+        println!(
+            "| {size} | {rounds} | {} | {:.2} | {} | {:.2} | {} |",
+            runner.engine.kind.name(),
+            median(&runner.took),
+            spread(&ratios(&runner.took, &took)),
+            median(&runner.cpu),
+            spread(&ratios(&runner.cpu, &cpu)),
+        );
+    }
+}
+
+/// One who is measured, and what was seen.
+struct Runner {
+    engine: Engine,
+    cursor: Option<String>,
+    took: Vec<f64>,
+    cpu: Vec<f64>,
+}
+
+impl Runner {
+    /// Starts it and gives it what everybody will have missed.
+    fn start(kind: Kind, bench: &Bench, size: usize, publisher: &mut Wire) -> Self {
+        let mut engine = Engine::start(kind, bench);
+        let cursor = engine.sidecar().map(|sidecar| first_cursor(sidecar.port));
+        if kind != Kind::Floor {
+            let users: Vec<usize> = (0..size).collect();
+            for _ in 0..OWN {
+                engine.send(&users, publisher);
+                engine.broadcast(((MISSED - OWN) / OWN) as u64);
+            }
+        }
+        if let Some(sidecar) = engine.sidecar() {
+            sidecar.has_read((OWN * size + MISSED - OWN) as u64);
+        }
+        Self { engine, cursor, took: Vec::new(), cpu: Vec::new() }
+    }
+
+    fn begin(&mut self) {
+        self.took.clear();
+        self.cpu.clear();
+    }
+
+    fn turn(&mut self, size: usize) {
+        let mut target = self.engine.target(size, Audience::Users);
+        target.path = target.path.replace("/sub?", "/storm?");
+        target.cursor.clone_from(&self.cursor);
+        target.at_once = AT_ONCE;
+        std::thread::sleep(SETTLE);
+        let before = self.engine.process().cpu();
+        let mut readers = self.engine.open(&target, Opening::Served);
+        let last = readers.have((size * MISSED) as u64);
+        std::thread::sleep(SETTLE);
+        self.cpu.push(self.engine.process().cpu() - before);
+        self.took.push(last.saturating_sub(readers.began) as f64 / 1e9);
+        drop(readers);
+        self.engine.close();
+    }
+}
+
+/// The cursor of whoever comes before the first event.
+fn first_cursor(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("accepted");
+    stream
+        .write_all(b"GET /mine HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\nX-Forwarded-User: u0\r\n\r\n")
+        .expect("written");
+    let mut read = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&read);
+        if let Some((cursor, _)) = text.split_once("\nid: ").and_then(|(_, rest)| rest.split_once('\n')) {
+            return cursor.to_owned();
+        }
+        let mut buffer = [0; 1024];
+        let bytes = stream.read(&mut buffer).expect("an answer");
+        assert!(bytes > 0, "not a stream: {text}");
+        read.extend_from_slice(&buffer[..bytes]);
+    }
+}
