@@ -99,6 +99,8 @@ impl Runner {
     fn turn(&mut self, size: usize) {
         let mut target = self.engine.target(size, Audience::Users);
         target.path = target.path.replace("/sub?", "/storm?");
+        // The floor's clients ask and wait like the others, or all would be under way at the same time.
+        target.ready.get_or_insert_with(|| "data: ".to_owned());
         target.cursor.clone_from(&self.cursor);
         target.at_once = AT_ONCE;
         std::thread::sleep(SETTLE);

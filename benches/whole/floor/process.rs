@@ -7,6 +7,7 @@ use crate::framing;
 use crate::storm::MISSED;
 use crate::wire::Wire;
 
+const BACKLOG: i32 = 4096;
 /// As much as the sidecar answers before the first event.
 const ANSWER: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-store, no-transform\r\n\
@@ -17,6 +18,8 @@ const ANSWER: &[u8] =
 /// Takes orders until there are no more.
 pub fn run() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    // Those who come at once must not wait for the kernel to try again.
+    socket2::SockRef::from(&listener).listen(BACKLOG).expect("a listener");
     println!("port {}", listener.local_addr().expect("bound").port());
     let mut sockets = Vec::new();
     for order in std::io::stdin().lines() {
