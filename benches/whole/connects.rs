@@ -1,16 +1,15 @@
 //! `connects`: what opening a stream costs, from accept to the first event, full handshakes without resumption. The floor
 //! accepts, reads the request and writes an answer of the same size.
 
-use std::time::Duration;
-
 use crate::bench::Bench;
-use crate::engine::{Audience, Engine, Kind};
+use crate::engine::{Audience, Engine};
 use crate::floor::Opening;
 use crate::options::{Options, Scenario};
-use crate::statistics::{median, ratios, spread};
+use crate::statistics::{ratios, spread};
+use crate::turns::{self, Runner};
 
 const ROUNDS: usize = 12;
-const SETTLE: Duration = Duration::from_millis(50);
+const WARM_UP: usize = 1;
 
 /// Prints a table for each number of connections.
 pub fn run(options: &Options, sizes: &[usize]) {
@@ -24,40 +23,37 @@ pub fn run(options: &Options, sizes: &[usize]) {
 
 fn table(options: &Options, size: usize) {
     let bench = Bench::new();
-    let kinds = std::iter::once(Kind::Floor).chain(options.kinds(Scenario::Connects));
-    let mut engines: Vec<(Engine, Vec<f64>)> = kinds.map(|kind| (Engine::start(kind, &bench), Vec::new())).collect();
+    let start = |kind, bench: &Bench| Opened { engine: Engine::start(kind, bench), size, cpu: Vec::new() };
+    let mut opened = turns::start(options, Scenario::Connects, &bench, start);
     let rounds = options.rounds.unwrap_or(ROUNDS);
-    let mut random = fastrand::Rng::with_seed(options.seed);
-    for round in 0..=rounds {
-        let mut order: Vec<usize> = (0..engines.len()).collect();
-        random.shuffle(&mut order);
-        for place in order {
-            let (engine, costs) = &mut engines[place];
-            let cost = turn(engine, size);
-            // The first warms everything up.
-            if round > 0 {
-                costs.push(cost);
-            }
-        }
-    }
-    let floor = engines[0].1.clone();
-    for (engine, costs) in &engines {
+    turns::take(options, &mut opened, WARM_UP, rounds);
+    let floor = opened[0].cpu.clone();
+    for Opened { engine, cpu, .. } in &opened {
         let name = engine.kind.name();
-        println!("| {size} | {rounds} | {name} | {} | {} |", spread(costs), spread(&ratios(costs, &floor)));
-        debug_assert!(median(costs) > 0.0);
+        println!("| {size} | {rounds} | {name} | {} | {} |", spread(cpu), spread(&ratios(cpu, &floor)));
     }
 }
 
-/// Opens them all and closes them; gives µs for each that was opened.
-fn turn(engine: &mut Engine, size: usize) -> f64 {
-    let mut target = engine.target(size, Audience::Everybody);
-    target.ready.get_or_insert_with(|| "sidestream.connected".to_owned());
-    std::thread::sleep(SETTLE);
-    let before = engine.process().cpu();
-    let readers = engine.open(&target, Opening::Answered);
-    std::thread::sleep(SETTLE);
-    let spent = engine.process().cpu() - before;
-    drop(readers);
-    engine.close();
-    spent / size as f64 * 1e6
+/// One who is measured, and what was seen.
+struct Opened {
+    engine: Engine,
+    size: usize,
+    /// µs per connection, by round.
+    cpu: Vec<f64>,
+}
+
+impl Runner for Opened {
+    fn begin(&mut self) {
+        self.cpu.clear();
+    }
+
+    /// Opens them all, and closes them when the time is taken.
+    fn turn(&mut self, _: usize) {
+        let mut target = self.engine.target(self.size, Audience::Everybody);
+        target.ready.get_or_insert_with(|| "sidestream.connected".to_owned());
+        let (cpu, readers) = self.engine.cost(|engine| engine.open(&target, Opening::Answered));
+        self.cpu.push(cpu / self.size as f64 * 1e6);
+        drop(readers);
+        self.engine.close();
+    }
 }

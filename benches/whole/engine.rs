@@ -1,5 +1,7 @@
 //! Those who are measured, with one face: they run, have readers, and deliver.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
@@ -81,6 +83,8 @@ enum Server {
     Nchan(Nchan),
 }
 
+/// By then a process has done what it does after its last write, and the kernel has booked it.
+const REST: Duration = Duration::from_millis(20);
 /// Seconds without an event after which a stream shows that it lives; longer than any bench that does not ask for it.
 const SILENCE: u64 = 3600;
 
@@ -119,6 +123,15 @@ impl Engine {
             Server::Sidecar { sidecar, .. } => &sidecar.process,
             Server::Nchan(nchan) => &nchan.process,
         }
+    }
+
+    /// CPU seconds that something takes the process, until it rests again.
+    pub fn cost<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> (f64, T) {
+        std::thread::sleep(REST);
+        let before = self.process().cpu();
+        let done = work(self);
+        std::thread::sleep(REST);
+        (self.process().cpu() - before, done)
     }
 
     /// Opens readers.
@@ -175,11 +188,17 @@ impl Engine {
         }
     }
 
-    /// Sends an event to everybody and does not wait for more than it must.
-    pub fn fire(&mut self) {
-        let Server::Sidecar { wire, .. } = &mut self.server else { return self.broadcast(1) };
-        wire.publish(&format!("{}.broadcast.x", self.kind.name()), &framing::payload());
-        wire.flush();
+    /// Sends so many events to everybody and does not wait for more than it must.
+    pub fn fire(&mut self, events: u64) {
+        match &mut self.server {
+            Server::Floor(_) => (0..events).for_each(|_| self.broadcast(1)),
+            Server::Nchan(_) => self.broadcast(events),
+            Server::Sidecar { wire, .. } => {
+                let subject = format!("{}.broadcast.x", self.kind.name());
+                (0..events).for_each(|_| wire.publish(&subject, &framing::payload()));
+                wire.flush();
+            }
+        }
     }
 
     /// Ends what readers have left, so that nothing of it is counted later.

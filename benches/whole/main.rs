@@ -35,6 +35,7 @@ mod statistics;
 mod storm;
 #[path = "../support/mod.rs"]
 mod support;
+mod turns;
 mod users;
 mod wire;
 

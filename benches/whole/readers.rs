@@ -2,6 +2,8 @@
 
 pub mod process;
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::child::Child;
@@ -42,6 +44,12 @@ pub struct Tails {
     pub max: f64,
     /// Reads that found something.
     pub reads: u64,
+}
+
+impl fmt::Display for Tails {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{:.1} / {:.1} / {:.1}", self.p50, self.p99, self.max)
+    }
 }
 
 impl Readers {

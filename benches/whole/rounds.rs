@@ -2,23 +2,20 @@
 //! one event, or a burst of eight. The floor always delivers one; ratios are per event. The next delivery begins when the
 //! last reader has the one before.
 
-use std::time::Duration;
-
 use crate::bench::Bench;
 use crate::clock;
 use crate::engine::{Audience, Engine, Kind};
 use crate::options::{Options, Scenario};
 use crate::readers::Readers;
 use crate::statistics::{median, ratios, spread, tail};
+use crate::turns::{self, Runner};
 
 /// Events of a burst.
 pub const BURST: u64 = 8;
-/// Rounds that warm caches, allocators and TCP windows.
+/// Rounds that do not count.
 const WARM_UP: usize = 5;
 /// Deliveries of one event that a table is made of, as far as rounds allow.
 const DELIVERIES: usize = 300_000;
-/// After this a process has done what it does after the last write, and the kernel has booked it.
-const SETTLE: Duration = Duration::from_millis(5);
 
 /// Prints a table for each number of connections.
 pub fn run(options: &Options, sizes: &[usize], events: u64) {
@@ -36,28 +33,17 @@ pub fn run(options: &Options, sizes: &[usize], events: u64) {
 
 fn table(options: &Options, scenario: Scenario, size: usize, events: u64) {
     let bench = Bench::new();
-    let kinds = std::iter::once(Kind::Floor).chain(options.kinds(scenario));
-    let mut runners: Vec<Runner> = kinds.map(|kind| Runner::start(kind, &bench, size, events)).collect();
+    let mut heard = turns::start(options, scenario, &bench, |kind, bench| Heard::start(kind, bench, size, events));
     let rounds = options.rounds.unwrap_or((DELIVERIES / size).clamp(24, 200));
-    let mut random = fastrand::Rng::with_seed(options.seed);
-    let mut order: Vec<usize> = (0..runners.len()).collect();
-    for round in 0..WARM_UP + rounds {
-        if round == WARM_UP {
-            runners.iter_mut().for_each(Runner::begin);
-        }
-        random.shuffle(&mut order);
-        for place in &order {
-            runners[*place].turn();
-        }
-    }
-    let floor = runners[0].cpu.clone();
-    for runner in &runners {
-        runner.print(&floor, rounds);
+    turns::take(options, &mut heard, WARM_UP, rounds);
+    let floor = heard[0].cpu.clone();
+    for one in &heard {
+        one.print(&floor);
     }
 }
 
 /// One who is measured, and what was seen.
-struct Runner {
+struct Heard {
     engine: Engine,
     readers: Readers,
     size: usize,
@@ -73,7 +59,7 @@ struct Runner {
     took: Vec<f64>,
 }
 
-impl Runner {
+impl Heard {
     fn start(kind: Kind, bench: &Bench, size: usize, events: u64) -> Self {
         let mut engine = Engine::start(kind, bench);
         let readers = engine.connect(size, Audience::Everybody);
@@ -81,28 +67,8 @@ impl Runner {
         Self { engine, readers, size, events, delivered: 0, writes: None, cpu: Vec::new(), took: Vec::new() }
     }
 
-    /// What was seen so far does not count.
-    fn begin(&mut self) {
-        self.cpu.clear();
-        self.took.clear();
-        self.writes = self.engine.writes();
-    }
-
-    fn turn(&mut self) {
-        std::thread::sleep(SETTLE);
-        let before = self.engine.process().cpu();
-        let began = clock::now();
-        self.engine.broadcast(self.events);
-        let deliveries = self.events * self.size as u64;
-        self.delivered += deliveries;
-        let last = self.readers.have(self.delivered);
-        std::thread::sleep(SETTLE);
-        let spent = self.engine.process().cpu() - before;
-        self.cpu.push(spent / deliveries as f64 * 1e6);
-        self.took.push(last.saturating_sub(began) as f64 / 1e6);
-    }
-
-    fn print(&self, floor: &[f64], rounds: usize) {
+    fn print(&self, floor: &[f64]) {
+        let rounds = self.cpu.len();
         let deliveries = (rounds * self.size) as f64 * self.events as f64;
         let writes = self.engine.writes().zip(self.writes).map(|(after, before)| (after - before) / deliveries);
         println!(
@@ -114,5 +80,25 @@ impl Runner {
             writes.map_or("-".to_owned(), |writes| format!("{writes:.3}")),
             tail(&self.took),
         );
+    }
+}
+
+impl Runner for Heard {
+    fn begin(&mut self) {
+        self.cpu.clear();
+        self.took.clear();
+        self.writes = self.engine.writes();
+    }
+
+    fn turn(&mut self, _: usize) {
+        let deliveries = self.events * self.size as u64;
+        self.delivered += deliveries;
+        let (cpu, took) = self.engine.cost(|engine| {
+            let began = clock::now();
+            engine.broadcast(self.events);
+            self.readers.have(self.delivered).saturating_sub(began)
+        });
+        self.cpu.push(cpu / deliveries as f64 * 1e6);
+        self.took.push(took as f64 / 1e6);
     }
 }

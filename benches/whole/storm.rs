@@ -4,13 +4,14 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use crate::bench::Bench;
 use crate::engine::{Audience, Engine, Kind};
 use crate::floor::Opening;
 use crate::options::{Options, Scenario};
+use crate::readers::Target;
 use crate::statistics::{median, ratios, spread};
+use crate::turns::{self, Runner};
 use crate::wire::Wire;
 
 /// What each client misses.
@@ -20,7 +21,7 @@ const OWN: usize = 10;
 const ROUNDS: usize = 7;
 /// Clients that are on their way at the same time.
 const AT_ONCE: usize = 256;
-const SETTLE: Duration = Duration::from_millis(50);
+const WARM_UP: usize = 1;
 
 /// Prints a table for each number of clients.
 pub fn run(options: &Options, sizes: &[usize]) {
@@ -36,80 +37,79 @@ pub fn run(options: &Options, sizes: &[usize]) {
 
 fn table(options: &Options, size: usize) {
     let bench = Bench::new();
-    let mut publisher = Wire::connect(bench.nats.port);
-    let kinds = std::iter::once(Kind::Floor).chain(options.kinds(Scenario::Storm));
-    let mut runners: Vec<Runner> = kinds.map(|kind| Runner::start(kind, &bench, size, &mut publisher)).collect();
+    let mut storms = turns::start(options, Scenario::Storm, &bench, |kind, bench| Storm::start(kind, bench, size));
     let rounds = options.rounds.unwrap_or(ROUNDS);
-    let mut random = fastrand::Rng::with_seed(options.seed);
-    let mut order: Vec<usize> = (0..runners.len()).collect();
-    for round in 0..=rounds {
-        if round == 1 {
-            // The first warmed everything up.
-            runners.iter_mut().for_each(Runner::begin);
-        }
-        random.shuffle(&mut order);
-        for place in &order {
-            runners[*place].turn(size);
-        }
-    }
-    let (took, cpu) = (runners[0].took.clone(), runners[0].cpu.clone());
-    for runner in &runners {
+    turns::take(options, &mut storms, WARM_UP, rounds);
+    let (took, cpu) = (storms[0].took.clone(), storms[0].cpu.clone());
+    for storm in &storms {
         println!(
             "| {size} | {rounds} | {} | {:.2} | {} | {:.2} | {} |",
-            runner.engine.kind.name(),
-            median(&runner.took),
-            spread(&ratios(&runner.took, &took)),
-            median(&runner.cpu),
-            spread(&ratios(&runner.cpu, &cpu)),
+            storm.engine.kind.name(),
+            median(&storm.took),
+            spread(&ratios(&storm.took, &took)),
+            median(&storm.cpu),
+            spread(&ratios(&storm.cpu, &cpu)),
         );
     }
 }
 
 /// One who is measured, and what was seen.
-struct Runner {
+struct Storm {
     engine: Engine,
+    size: usize,
     cursor: Option<String>,
+    /// Seconds from the first that comes back to the last event, by round.
     took: Vec<f64>,
+    /// Seconds of CPU time, by round.
     cpu: Vec<f64>,
 }
 
-impl Runner {
+impl Storm {
     /// Starts it and gives it what everybody will have missed.
-    fn start(kind: Kind, bench: &Bench, size: usize, publisher: &mut Wire) -> Self {
+    fn start(kind: Kind, bench: &Bench, size: usize) -> Self {
         let mut engine = Engine::start(kind, bench);
         let cursor = engine.sidecar().map(|sidecar| first_cursor(sidecar.port));
         if kind != Kind::Floor {
+            let mut publisher = Wire::connect(bench.nats.port);
             let users: Vec<usize> = (0..size).collect();
             for _ in 0..OWN {
-                engine.send(&users, publisher);
+                engine.send(&users, &mut publisher);
                 engine.broadcast(((MISSED - OWN) / OWN) as u64);
             }
         }
         if let Some(sidecar) = engine.sidecar() {
             sidecar.has_read((OWN * size + MISSED - OWN) as u64);
         }
-        Self { engine, cursor, took: Vec::new(), cpu: Vec::new() }
+        Self { engine, size, cursor, took: Vec::new(), cpu: Vec::new() }
     }
 
-    fn begin(&mut self) {
-        self.took.clear();
-        self.cpu.clear();
-    }
-
-    fn turn(&mut self, size: usize) {
-        let mut target = self.engine.target(size, Audience::Users);
+    fn target(&self) -> Target {
+        let mut target = self.engine.target(self.size, Audience::Users);
         target.path = target.path.replace("/sub?", "/storm?");
         // The floor's clients ask and wait like the others, or all would be under way at the same time.
         target.ready.get_or_insert_with(|| "data: ".to_owned());
         target.cursor.clone_from(&self.cursor);
         target.at_once = AT_ONCE;
-        std::thread::sleep(SETTLE);
-        let before = self.engine.process().cpu();
-        let mut readers = self.engine.open(&target, Opening::Served);
-        let last = readers.have((size * MISSED) as u64);
-        std::thread::sleep(SETTLE);
-        self.cpu.push(self.engine.process().cpu() - before);
-        self.took.push(last.saturating_sub(readers.began) as f64 / 1e9);
+        target
+    }
+}
+
+impl Runner for Storm {
+    fn begin(&mut self) {
+        self.took.clear();
+        self.cpu.clear();
+    }
+
+    fn turn(&mut self, _: usize) {
+        let target = self.target();
+        let (cpu, (readers, took)) = self.engine.cost(|engine| {
+            let mut readers = engine.open(&target, Opening::Served);
+            let last = readers.have((self.size * MISSED) as u64);
+            let took = last.saturating_sub(readers.began);
+            (readers, took)
+        });
+        self.cpu.push(cpu);
+        self.took.push(took as f64 / 1e9);
         drop(readers);
         self.engine.close();
     }
