@@ -10,7 +10,8 @@
 //! hundred are. `memory`: the sidecar has heard them; `stream`: it has been started since, with a history of 1 MiB, so that
 //! what was missed is read from JetStream. `wide`: no limit is met; `default`: the limits are the defaults, clients are
 //! refused softly and come back when told to. "Last" counts from the moment the first comes back, a client's time from its
-//! own. What NATS sends is compared with what its store says the missed range takes.
+//! own; beside the floor and nchan it is measured by `cargo bench --bench whole -- storm`. What NATS sends is compared with
+//! what its store says the missed range takes.
 
 mod client;
 #[path = "../support/mod.rs"]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::http;
-use super::process::{Process, free_port, until};
+use super::process::{Process, command, free_port, until};
 
 /// A NATS server.
 pub struct Nats {
@@ -17,7 +17,7 @@ impl Nats {
     /// Starts one with its files in a directory, and waits until it is well.
     pub fn start(directory: &Path, old: bool) -> Self {
         let (port, monitor) = (free_port(), free_port());
-        let mut command = Command::new(Self::program(old));
+        let mut command = command(None, Path::new(&Self::program(old)));
         command.args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-m", &monitor.to_string(), "-sd"]);
         let process = Process::spawn(command.arg(directory).stderr(Stdio::null()));
         until("a NATS server that is well", || http::is_well(monitor, "/healthz"));

@@ -77,11 +77,15 @@ impl Drop for Process {
     }
 }
 
-/// A command that runs on one core, or anywhere.
-pub fn pinned(core: Option<usize>, program: &Path) -> Command {
-    let Some(core) = core else { return Command::new(program) };
-    let mut command = Command::new("taskset");
-    command.arg("-c").arg(core.to_string()).arg(program);
+/// A command that runs on one core, or where we do. It is told to end should we end without dropping it.
+pub fn command(core: Option<usize>, program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM"]);
+    if let Some(core) = core {
+        command.args(["taskset", "-c", &core.to_string()]);
+    }
+    // Both tools become the program: the id of the child is the program's.
+    command.arg(program);
     command
 }
 

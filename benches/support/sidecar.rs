@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ChildStderr, Stdio};
 
 use super::http;
-use super::process::{Process, pinned, until};
+use super::process::{Process, command, until};
 
 /// Which limits are in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Sidecar {
     pub fn start(directory: &Path, nats: u16, setup: &Setup<'_>) -> Self {
         let config = directory.join(format!("{}.toml", setup.name));
         std::fs::write(&config, configuration(nats, setup)).expect("the configuration is written");
-        let mut command = pinned(setup.core, Path::new(env!("CARGO_BIN_EXE_sidestream")));
+        let mut command = command(setup.core, Path::new(env!("CARGO_BIN_EXE_sidestream")));
         command.args(["serve", "--log-format", "json", "--config"]).arg(&config).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command);
         let mut lines = BufReader::new(process.pipes().stderr.take().expect("piped")).lines();

@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{ChildStdin, ChildStdout, Stdio};
 
-use crate::support::process::{Process, pinned};
+use crate::support::process::{Process, command};
 
 /// A child with this program's code.
 pub struct Child {
@@ -18,7 +18,7 @@ impl Child {
     /// Starts it on a core.
     pub fn start(core: usize, arguments: &[&str]) -> Self {
         let this = std::env::current_exe().expect("this program has a path");
-        let mut command = pinned(Some(core), &this);
+        let mut command = command(Some(core), &this);
         let mut process = Process::spawn(command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()));
         let orders = process.pipes().stdin.take().expect("piped");
         let answers = BufReader::new(process.pipes().stdout.take().expect("piped"));

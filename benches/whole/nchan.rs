@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::engine::Protocol;
 use crate::support::http;
-use crate::support::process::{Process, SERVER_CORE, free_port, pinned, until};
+use crate::support::process::{Process, SERVER_CORE, command, free_port, until};
 use crate::support::sidecar::Certificate;
 
 /// Requests on their way at the same time.
@@ -51,7 +51,7 @@ impl Nchan {
         let config = prefix.join("nginx.conf");
         let text = configuration(&prefix, protocol, certificate, heartbeat, [port, admin]);
         std::fs::write(&config, text).expect("the configuration is written");
-        let mut command = pinned(Some(SERVER_CORE), &nginx());
+        let mut command = command(Some(SERVER_CORE), &nginx());
         command.arg("-p").arg(&prefix).arg("-c").arg(&config).arg("-e").arg(prefix.join("error.log"));
         let mut process = Process::spawn(command.stdin(Stdio::null()));
         until("an nginx that listens", || {

@@ -1,11 +1,13 @@
 //! Medians and tails.
 
-/// A value below which this share of the values lies; the values need no order.
+/// A value below which this share of the values lies, between two of them where need be; the values need no order.
 pub fn quantile(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1).expect("at least one value");
-    sorted[(share * last as f64).round() as usize]
+    let place = share * last as f64;
+    let (below, above) = (sorted[place.floor() as usize], sorted[place.ceil() as usize]);
+    below + (above - below) * place.fract()
 }
 
 /// The middle.
