@@ -39,6 +39,8 @@ pub struct Setup<'a> {
     pub core: Option<usize>,
     /// With one it speaks TLS, HTTP/1.1 and HTTP/2, and plain HTTP/1.1 otherwise.
     pub certificate: Option<&'a Certificate>,
+    /// HTTP/2 without TLS.
+    pub h2c: bool,
     pub limits: Limits,
     pub history: &'a str,
     pub heartbeat: &'a str,
@@ -91,7 +93,7 @@ impl Sidecar {
 }
 
 fn configuration(nats: u16, setup: &Setup<'_>) -> String {
-    let Setup { name, history, heartbeat, .. } = setup;
+    let Setup { name, h2c, history, heartbeat, .. } = setup;
     let tls = setup.certificate.map_or(String::new(), |files| {
         format!("[server.tls]\ncert = {:?}\nkey = {:?}", files.chain.display(), files.key.display())
     });
@@ -101,6 +103,7 @@ fn configuration(nats: u16, setup: &Setup<'_>) -> String {
         [server]
         listen = ["127.0.0.1:0"]
         max_age = "0s"
+        h2c = {h2c}
         {tls}
         [admin]
         listen = "127.0.0.1:0"

@@ -22,6 +22,15 @@ pub enum Protocol {
     Tls,
     /// HTTP/2 over TLS 1.3, one stream for each connection.
     H2,
+    /// HTTP/2 without TLS: what of HTTP/2's cost is not TLS's.
+    H2c,
+}
+
+impl Protocol {
+    /// Whether it runs over TLS.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::Tls | Self::H2)
+    }
 }
 
 /// Who is measured.
@@ -33,11 +42,12 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [(&'static str, Self); 7] = [
+    const ALL: [(&'static str, Self); 8] = [
         ("floor", Self::Floor),
         ("plain", Self::Sidecar(Protocol::Plain)),
         ("tls", Self::Sidecar(Protocol::Tls)),
         ("h2", Self::Sidecar(Protocol::H2)),
+        ("h2c", Self::Sidecar(Protocol::H2c)),
         ("nchan", Self::Nchan(Protocol::Plain)),
         ("nchan-tls", Self::Nchan(Protocol::Tls)),
         ("nchan-h2", Self::Nchan(Protocol::H2)),
@@ -103,7 +113,8 @@ impl Engine {
                 let setup = Setup {
                     name: kind.name(),
                     core: Some(SERVER_CORE),
-                    certificate: (protocol != Protocol::Plain).then_some(&bench.certificate),
+                    certificate: protocol.is_encrypted().then_some(&bench.certificate),
+                    h2c: protocol == Protocol::H2c,
                     limits: Limits::Wide,
                     history: "64MiB",
                     heartbeat: &format!("{seconds}s"),
@@ -242,7 +253,7 @@ impl Engine {
 
     /// Write calls for event streams so far, by the sidecar's own counter; on HTTP/2 hyper makes them, and nobody counts.
     pub fn writes(&self) -> Option<f64> {
-        let counted = self.kind.protocol() != Protocol::H2;
+        let counted = matches!(self.kind.protocol(), Protocol::Plain | Protocol::Tls);
         self.sidecar().filter(|_| counted).map(|sidecar| sidecar.metric("sidestream_writes_total"))
     }
 }

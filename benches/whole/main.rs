@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Scenarios: `fanout`, `burst`, `saturation`, `users`, `idle`, `connects`, `heartbeat`, `storm`; each file says what it
-//! measures. Who is measured: `plain`, `tls`, `h2` (sidestream), `nchan`, `nchan-tls`, `nchan-h2`; and `seed=N`, `rounds=N`,
+//! measures. Who is measured: `plain`, `tls`, `h2`, `h2c` (sidestream), `nchan`, `nchan-tls`, `nchan-h2`; and `seed=N`, `rounds=N`,
 //! `seconds=N`.
 //!
 //! The floor is a process that makes one write of the same bytes per connection and event, and nothing else. Who is

@@ -1,11 +1,12 @@
 //! The rival: nginx with nchan, one worker, a configuration and a directory of its own.
 
-use std::io::{BufRead, BufReader, Read, Write};
+mod publisher;
+
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
+use self::publisher::Publisher;
 use crate::engine::Protocol;
 use crate::support::http;
 use crate::support::process::{Process, SERVER_CORE, command, free_port, until};
@@ -13,7 +14,6 @@ use crate::support::sidecar::Certificate;
 
 /// Requests on their way at the same time.
 const WINDOW: usize = 64;
-const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An nginx that runs.
 pub struct Nchan {
@@ -103,6 +103,7 @@ fn configuration(
         Protocol::Plain => "",
         Protocol::Tls => " ssl",
         Protocol::H2 => " ssl http2",
+        Protocol::H2c => " http2",
     };
     let tls = format!(
         "ssl_certificate {:?}; ssl_certificate_key {:?}; ssl_protocols TLSv1.3;",
@@ -164,62 +165,4 @@ fn configuration(
         module = module().expect("nchan is here").display(),
         prefix = prefix.display(),
     )
-}
-
-/// A connection that publishes.
-struct Publisher {
-    stream: BufReader<TcpStream>,
-    output: Vec<u8>,
-}
-
-impl Publisher {
-    fn connect(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("nginx accepts");
-        stream.set_nodelay(true).expect("TCP_NODELAY");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        Self { stream: BufReader::new(stream), output: Vec::new() }
-    }
-
-    fn put(&mut self, channel: &str, payload: &[u8]) {
-        let size = payload.len();
-        write!(self.output, "POST /pub?id={channel} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size}\r\n\r\n")
-            .expect("memory");
-        self.output.extend_from_slice(payload);
-    }
-
-    /// Sends what was put, and reads so many answers.
-    fn settle(&mut self, answers: usize) {
-        self.stream.get_mut().write_all(&self.output).expect("nginx reads");
-        self.output.clear();
-        for _ in 0..answers {
-            self.answer();
-        }
-    }
-
-    fn answer(&mut self) {
-        let status = self.line();
-        // 201: with subscribers, 202: without.
-        assert!(status.starts_with("HTTP/1.1 20"), "nchan refuses: {status}");
-        let mut size = 0;
-        loop {
-            let line = self.line();
-            if line.is_empty() {
-                break;
-            }
-            if let Some((_, value)) =
-                line.split_once(':').filter(|(name, _)| name.eq_ignore_ascii_case("content-length"))
-            {
-                size = value.trim().parse().expect("a number");
-            }
-        }
-        self.stream.read_exact(&mut vec![0; size]).expect("the whole answer");
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        let read = self.stream.read_line(&mut line).expect("nginx answers in time");
-        assert!(read > 0, "nginx closes");
-        line.truncate(line.trim_end().len());
-        line
-    }
 }

@@ -1,5 +1,7 @@
 //! Readers: connections of one process that count events and remember when they came.
 
+mod came;
+mod opening;
 pub mod process;
 
 use std::fmt;
