@@ -69,7 +69,7 @@ impl Stream {
         let address = format!("10.{}.{}.{}", index >> 16, (index >> 8) & 255, index & 255);
         let resume = cursor.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"));
         let request = format!(
-            "GET /events HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\nX-Forwarded-User: u{index}\r\n\
+            "GET /mine HTTP/1.1\r\nHost: bench\r\nAccept: text/event-stream\r\nX-Forwarded-User: u{index}\r\n\
              X-Forwarded-For: {address}\r\n{resume}\r\n"
         );
         let mut refused = 0;

@@ -10,10 +10,12 @@
 //! hundred are. `memory`: the sidecar has heard them; `stream`: it has been started since, with a history of 1 MiB, so that
 //! what was missed is read from JetStream. `wide`: no limit is met; `default`: the limits are the defaults, clients are
 //! refused softly and come back when told to. "Last" counts from the moment the first comes back, a client's time from its
-//! own. What NATS sends is compared with what its store says the missed range takes.
+//! own; beside the floor and nchan it is measured by `cargo bench --bench whole -- storm`. What NATS sends is compared with
+//! what its store says the missed range takes.
 
 mod client;
-mod processes;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -23,7 +25,9 @@ use std::time::{Duration, Instant};
 use async_nats::jetstream;
 use client::{Absent, CaughtUp, END, Stream};
 use futures_util::StreamExt;
-use processes::{Limits, Nats, Server};
+use support::nats::Nats;
+use support::process::raise_descriptors;
+use support::sidecar::{Limits, Setup, Sidecar};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -53,11 +57,7 @@ fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let clients = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(5000);
     let old = arguments.iter().any(|argument| argument == "old");
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum;
-    let _ = rustix::process::setrlimit(
-        rustix::process::Resource::Nofile,
-        rustix::process::Rlimit { current: limit, maximum: limit },
-    );
+    raise_descriptors();
     println!("{clients} clients, nats-server {}\n", Nats::version(old));
     println!(
         "| missed | from | limits | last s | p50 s | p99 s | refusals | consumers created | at once | NATS MiB | of the \
@@ -90,32 +90,31 @@ fn plan(clients: usize, mix: Mix) -> Vec<Option<usize>> {
 
 async fn storm(clients: usize, old: bool, mix: Mix, source: Source, limits: Limits) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let nats = Nats::start(directory.path(), old).await;
+    let nats = Nats::start(directory.path(), old);
     let jetstream = jetstream::new(async_nats::connect(format!("127.0.0.1:{}", nats.port)).await.expect("NATS"));
-    let config = jetstream::stream::Config {
-        name: "EVENTS".to_owned(),
-        subjects: vec!["events.>".to_owned()],
-        ..Default::default()
-    };
-    jetstream.create_stream(config).await.expect("the stream is created");
     let history = if mix == Mix::Own { "1GiB" } else { "64MiB" };
-    let mut server = Server::start(directory.path(), nats.port, limits, history).await;
+    let start = |history| {
+        let setup =
+            Setup { name: "events", core: None, certificate: None, h2c: false, limits, history, heartbeat: "1h" };
+        Sidecar::start(directory.path(), nats.port, &setup)
+    };
+    let mut server = start(history);
 
     // Everybody has been there, knows its place, and leaves.
     let cursors = connect(clients, server.port).await;
-    server.is_empty().await;
+    server.is_empty();
     let plan = plan(clients, mix);
     publish(&jetstream, &plan).await;
-    server.has_read(plan.len() as u64).await;
+    server.has_read(plan.len() as u64);
     let range = stored(&jetstream).await;
     if source == Source::Stream {
         drop(server);
-        server = Server::start(directory.path(), nats.port, limits, "1MiB").await;
+        server = start("1MiB");
     }
 
     let created = watch_created(&jetstream).await;
-    let (sent, cpu, resident) = (nats.sent(), server.cpu(), server.resident("VmRSS"));
-    server.forget_peak();
+    let (sent, cpu, resident) = (nats.sent(), server.process.cpu(), server.process.resident("VmRSS"));
+    server.process.forget_peak();
     let mut missed = vec![Vec::with_capacity(MISSED); clients];
     for (number, to) in plan.iter().enumerate() {
         match to {
@@ -134,8 +133,8 @@ async fn storm(clients: usize, old: bool, mix: Mix, source: Source, limits: Limi
     drop(caught_up);
     let (all, at_once) = most_consumers_while(&jetstream, everybody(all, clients, &mut running)).await;
     let last = began.elapsed();
-    let (sent, cpu) = (nats.sent() - sent, server.cpu() - cpu);
-    let peak = server.resident("VmHWM");
+    let (sent, cpu) = (nats.sent() - sent, server.process.cpu() - cpu);
+    let peak = server.process.resident("VmHWM");
     // Nothing was doubled, and everybody is live.
     jetstream.publish("events.broadcast.end", END.into()).await.expect("sent").await.expect("stored");
     while let Some(ended) = running.join_next().await {
