@@ -2,16 +2,26 @@
 //!
 //! Nodes are numbers that the trees give out; looking a child up allocates nothing.
 
+use std::hash::{Hash, Hasher};
+
+use compact_str::CompactString;
 use hashbrown::{Equivalent, HashMap};
 
 /// From a node and a token to a child.
 #[derive(Debug, Default)]
 pub struct Edges(HashMap<Edge, u32>);
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, PartialEq, Eq)]
 struct Edge {
     parent: u32,
-    token: Box<str>,
+    /// Up to 24 bytes stand in the entry itself: a look-up that finds its entry does not go on to another place in memory.
+    token: CompactString,
+}
+
+impl Hash for Edge {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        EdgeRef { parent: self.parent, token: &self.token }.hash(state);
+    }
 }
 
 #[derive(Hash)]

@@ -8,7 +8,7 @@
 use slab::Slab;
 
 use crate::edges::Edges;
-use crate::subject::Pattern;
+use crate::subject::{Pattern, split_first_token};
 
 /// A place in the map that a pattern leads to. Stays valid until [`Interest::remove`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,10 +122,7 @@ impl<V> Interest<V> {
             }
             return;
         };
-        let (token, rest) = match rest.split_once('.') {
-            Some((token, rest)) => (token, Some(rest)),
-            None => (rest, None),
-        };
+        let (token, rest) = split_first_token(rest);
         if let Some(value) = node.full.and_then(|full| self.node(full).value.as_ref()) {
             visit(value);
         }

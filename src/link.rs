@@ -17,8 +17,11 @@ use crate::frame::notice::Resume;
 use crate::route::Grant;
 use crate::subject::Pattern;
 
-/// Messages a shard's queue holds before its feeds wait; past it NATS's own flow control holds the stream back.
-const SHARD_QUEUE_MESSAGES: usize = 4096;
+/// Messages a shard's queue holds before its feeds wait; past it NATS's own flow control holds the stream back. Events of a
+/// burst are one message.
+const SHARD_QUEUE_MESSAGES: usize = 1024;
+/// What an event takes in a shard's queue beside its frames, roughly.
+const EVENT_OVERHEAD_BYTES: usize = 128;
 /// Bytes of frames in a shard's queue before its feeds wait. They are shared with the log, but the log may drop them first.
 const SHARD_QUEUE_BYTES: usize = 32 * 1024 * 1024;
 
@@ -48,13 +51,12 @@ impl ShardQueue {
         let _ = self.sender.send(message).await;
     }
 
-    /// Sends an event, when its bytes have room.
-    pub async fn send_event(&self, event: Arc<Event>, message: impl FnOnce(Arc<Event>, Room) -> ToShard) {
-        let bytes = event.frames.bytes().min(SHARD_QUEUE_BYTES);
+    /// Waits until so many bytes of frames of `events` events have room.
+    pub async fn room(&self, events: usize, bytes: usize) -> Room {
+        let bytes = bytes.saturating_add(events * EVENT_OVERHEAD_BYTES).min(SHARD_QUEUE_BYTES);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         // Never closed.
-        let room = self.bytes.clone().acquire_many_owned(permits).await.ok();
-        self.send(message(event, Room { _permit: room })).await;
+        Room { _permit: self.bytes.clone().acquire_many_owned(permits).await.ok() }
     }
 }
 
@@ -70,13 +72,13 @@ pub struct Ticket {
 /// What a feed tells a shard.
 #[derive(Debug)]
 pub enum ToShard {
-    /// The next event of a stream.
-    Event {
+    /// The next events of a stream.
+    Events {
         /// Index of the stream in the route table.
         stream: u8,
-        /// The event.
-        event: Arc<Event>,
-        /// Its room in the queue.
+        /// The events, in order; those that nobody here may hear are left out.
+        events: Vec<Arc<Event>>,
+        /// Their room in the queue.
         room: Room,
     },
     /// A message on a core subject, for the listeners of exactly this pattern.

@@ -310,6 +310,14 @@ fn tokens_with_last(text: &str) -> impl Iterator<Item = (&str, bool)> {
     })
 }
 
+/// The first token, and what follows its dot. Asked several times for every message.
+pub fn split_first_token(subject: &str) -> (&str, Option<&str>) {
+    match memchr::memchr(b'.', subject.as_bytes()) {
+        Some(dot) => (&subject[..dot], Some(&subject[dot + 1..])),
+        None => (subject, None),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,7 +1,7 @@
 //! From one feed to the shards that want its messages.
 //!
 //! Keeps who is interested per shard, not per client: a message crosses to a shard once, as one reference, and only where
-//! somebody there may hear it.
+//! somebody there may hear it. The events of a burst cross together.
 
 use std::sync::Arc;
 
@@ -15,43 +15,77 @@ use crate::subject::Pattern;
 /// Most shards: the interest of one message is a bit mask.
 pub const SHARDS_MAX: usize = 64;
 
+/// Events of a burst that cross together at most: a shard begins to write while the rest is read.
+const HELD_MAX: usize = 32;
+
 /// The shards and what they want.
 #[derive(Debug)]
 pub struct Fanout {
-    shards: Vec<ShardQueue>,
+    shards: Vec<Way>,
     interest: Interest<Box<[u32]>>,
-    /// The head each shard was last told.
-    told: Vec<u64>,
+}
+
+/// The way to one shard.
+#[derive(Debug)]
+struct Way {
+    queue: ShardQueue,
+    /// The head it was last told.
+    told: u64,
+    /// What is held for it, before everything else that it will be sent.
+    held: Vec<Arc<Event>>,
+}
+
+impl Way {
+    async fn send(&mut self, stream: u8, message: ToShard) {
+        self.flush(stream).await;
+        self.queue.send(message).await;
+    }
+
+    async fn flush(&mut self, stream: u8) {
+        if self.held.is_empty() {
+            return;
+        }
+        let events = std::mem::take(&mut self.held);
+        let bytes = events.iter().map(|event| event.frames.bytes()).sum();
+        let room = self.queue.room(events.len(), bytes).await;
+        self.queue.send(ToShard::Events { stream, events, room }).await;
+    }
 }
 
 impl Fanout {
     /// Nobody wants anything yet. At most [`SHARDS_MAX`] shards.
     pub fn new(shards: Vec<ShardQueue>) -> Self {
         assert!(shards.len() <= SHARDS_MAX, "at most {SHARDS_MAX} shards");
-        let told = vec![u64::MAX; shards.len()];
-        Self { shards, interest: Interest::default(), told }
+        let way = |queue| Way { queue, told: u64::MAX, held: Vec::new() };
+        Self { shards: shards.into_iter().map(way).collect(), interest: Interest::default() }
     }
 
-    /// Does what a stream's ledger orders; reading the stream is not for the shards.
+    /// Does what a stream's ledger orders; reading the stream is not for the shards. Events may be held until
+    /// [`Fanout::flush`], or until something else is to follow them.
     pub(super) async fn carry_out(&mut self, stream: u8, output: Output) {
         match output {
             Output::Event(event) => self.event(stream, event).await,
             Output::Begin { log, base: head, gap } => {
-                self.told.fill(head.at.seq);
-                self.to_all(|| ToShard::Begin { stream, log, head, gap: gap.clone() }).await;
+                for way in &mut self.shards {
+                    way.told = head.at.seq;
+                    way.send(stream, ToShard::Begin { stream, log, head, gap: gap.clone() }).await;
+                }
             }
             Output::Notice { frame, tells } => {
-                self.to_all(|| ToShard::StreamNotice { stream, frame: frame.clone(), tells }).await;
+                for way in &mut self.shards {
+                    way.send(stream, ToShard::StreamNotice { stream, frame: frame.clone(), tells }).await;
+                }
             }
             Output::Head(head) => self.head(stream, head).await,
             Output::Piece { shard, ticket, grant, head, piece } => {
                 if piece.joined {
                     self.add(shard, grant.stream());
                 }
+                let way = &mut self.shards[shard];
                 if let Some(head) = head {
-                    self.to(shard, ToShard::Head { stream, head }).await;
+                    way.send(stream, ToShard::Head { stream, head }).await;
                 }
-                self.to(shard, ToShard::Attached { ticket, grant, piece }).await;
+                way.send(stream, ToShard::Attached { ticket, grant, piece }).await;
             }
             Output::Left { shard, grant } => self.remove(shard, grant.stream()),
             Output::Read { .. } | Output::Look { .. } => {}
@@ -79,7 +113,7 @@ impl Fanout {
         }
     }
 
-    /// Sends an event to every shard where somebody may hear it.
+    /// An event for every shard where somebody may hear it.
     async fn event(&mut self, stream: u8, event: Arc<Event>) {
         let mut wanted = 0u64;
         self.interest.for_each_match(&event.subject, |counts| {
@@ -88,33 +122,28 @@ impl Fanout {
             }
         });
         while wanted != 0 {
-            let shard = wanted.trailing_zeros() as usize;
+            let way = &mut self.shards[wanted.trailing_zeros() as usize];
             wanted &= wanted - 1;
-            self.told[shard] = event.at.seq;
-            let message = |event, room| ToShard::Event { stream, event, room };
-            self.shards[shard].send_event(event.clone(), message).await;
+            way.told = event.at.seq;
+            way.held.push(event.clone());
+            if way.held.len() >= HELD_MAX {
+                way.flush(stream).await;
+            }
+        }
+    }
+
+    /// Sends what is held.
+    pub(super) async fn flush(&mut self, stream: u8) {
+        for way in &mut self.shards {
+            way.flush(stream).await;
         }
     }
 
     /// Tells the shards that do not know it yet where the head is.
     async fn head(&mut self, stream: u8, head: Cursor) {
-        for shard in 0..self.shards.len() {
-            if self.told[shard] != head.at.seq {
-                self.told[shard] = head.at.seq;
-                self.to(shard, ToShard::Head { stream, head }).await;
-            }
+        for way in self.shards.iter_mut().filter(|way| way.told != head.at.seq) {
+            way.told = head.at.seq;
+            way.send(stream, ToShard::Head { stream, head }).await;
         }
-    }
-
-    /// Sends to every shard.
-    async fn to_all(&self, message: impl Fn() -> ToShard) {
-        for shard in 0..self.shards.len() {
-            self.to(shard, message()).await;
-        }
-    }
-
-    /// Sends to one shard.
-    async fn to(&self, shard: usize, message: ToShard) {
-        self.shards[shard].send(message).await;
     }
 }

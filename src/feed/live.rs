@@ -383,9 +383,8 @@ impl State {
         let shards: Vec<usize> = subscription.listeners.keys().copied().collect();
         let pattern = subscription.pattern.clone();
         for shard in shards {
-            let pattern = pattern.clone();
-            let message = |event, room| ToShard::Live { pattern, event, room };
-            self.feed.shards[shard].send_event(event.clone(), message).await;
+            let room = self.feed.shards[shard].room(1, event.frames.bytes()).await;
+            self.to(shard, ToShard::Live { pattern: pattern.clone(), event: event.clone(), room }).await;
         }
     }
 

@@ -283,6 +283,7 @@ impl State {
                             break;
                         }
                     }
+                    self.flush().await;
                     if let Some(error) = broken {
                         break error;
                     }
@@ -351,7 +352,7 @@ impl State {
                 let Some(epoch) = self.feed.ledger.epoch() else { return Ok(()) };
                 let event = self.feed.encoder.event(message, Some(Cursor { epoch, at }));
                 self.feed.ledger.take(Arc::new(event), delivery.pending, now);
-                self.carry_out().await;
+                self.carry_out_in_burst().await;
             }
         }
         Ok(())
@@ -359,6 +360,17 @@ impl State {
 
     /// Does what the ledger orders, until it has no more.
     async fn carry_out(&mut self) {
+        self.carry_out_in_burst().await;
+        self.flush().await;
+    }
+
+    /// Sends what is held for the shards.
+    async fn flush(&mut self) {
+        self.feed.fanout.flush(self.feed.index).await;
+    }
+
+    /// The same, but events may be held: more are at hand.
+    async fn carry_out_in_burst(&mut self) {
         loop {
             while let Some(output) = self.feed.ledger.output() {
                 match output {

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use slab::Slab;
 
 use crate::edges::Edges;
-use crate::subject::Pattern;
+use crate::subject::{Pattern, split_first_token};
 
 /// An interned subject, valid while an entry has it.
 pub(super) type SubjectId = u32;
@@ -55,8 +55,10 @@ impl Subjects {
 
     /// Notes an entry. Numbers rise from call to call. Gives the subject's id.
     pub(super) fn push(&mut self, subject: &str, entry: u64) -> SubjectId {
-        let mut at = ROOT;
-        for token in subject.split('.') {
+        let (mut at, mut rest) = (ROOT, Some(subject));
+        while let Some(subject) = rest {
+            let token;
+            (token, rest) = split_first_token(subject);
             at = self.child_or_insert(at, token);
         }
         self.nodes[at as usize].entries.push_back(entry);
@@ -109,10 +111,7 @@ impl Subjects {
             }
             return;
         };
-        let (token, rest) = match pattern.split_once('.') {
-            Some((token, rest)) => (token, Some(rest)),
-            None => (pattern, None),
-        };
+        let (token, rest) = split_first_token(pattern);
         match token {
             ">" => node.children.iter().for_each(|child| self.collect(*child, found)),
             "*" => node.children.iter().for_each(|child| self.walk(*child, rest, found)),

@@ -12,6 +12,12 @@ use crate::event::Event;
 use crate::frame::Frame;
 use crate::link::Tells;
 
+/// Messages of one batch.
+const ITEMS_MAX: usize = 4096;
+/// Bytes of one batch. More may come with the last messages taken in: they have been in the shard's queue, which is bounded.
+const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Items of one list. What is written to one client at once must be what a socket takes: everything beyond is kept for it.
+const LIST_MAX: u32 = 64;
 /// A gather buffer is kept up to this size: a burst of large events must not be paid for ever after.
 const GATHERED_BYTES_KEPT: usize = 256 * 1024;
 
@@ -134,13 +140,15 @@ struct Lists {
     nodes: Vec<Node>,
     /// By slot.
     of: Vec<List>,
+    /// Items of the longest.
+    longest: u32,
     /// Slots whose list is not empty; a slot that has been given to another client may stand here twice.
     dirty: Vec<u32>,
 }
 
 impl Default for Lists {
     fn default() -> Self {
-        Self { nodes: vec![ROOT], of: Vec::new(), dirty: Vec::new() }
+        Self { nodes: vec![ROOT], of: Vec::new(), longest: 0, dirty: Vec::new() }
     }
 }
 
@@ -166,6 +174,7 @@ impl Lists {
         before.next = (item, List(place));
         let standing = before.standing.then(&items[item as usize]);
         let node = Node { before: list, item, len: before.len + 1, standing, next: (NO_ITEM, List::EMPTY) };
+        self.longest = self.longest.max(node.len);
         self.nodes.push(node);
         List(place)
     }
@@ -193,6 +202,8 @@ impl Default for Gathered {
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     items: RefCell<Vec<Item>>,
+    /// Of all items' events.
+    bytes: Cell<usize>,
     lists: RefCell<Lists>,
     gathered: RefCell<Gathered>,
     scratch: RefCell<Vec<u8>>,
@@ -210,8 +221,18 @@ impl Batch {
         of[slot as usize] = List::EMPTY;
     }
 
+    /// Whether it is to be written before more is taken in.
+    pub(super) fn is_full(&self) -> bool {
+        self.items.borrow().len() >= ITEMS_MAX
+            || self.bytes.get() >= BYTES_MAX
+            || self.lists.borrow().longest >= LIST_MAX
+    }
+
     /// Takes an item in.
     pub(super) fn push(&self, item: Item) -> u32 {
+        if let Item::Event(event) = &item {
+            self.bytes.set(self.bytes.get() + event.frames.bytes());
+        }
         let mut items = self.items.borrow_mut();
         items.push(item);
         u32::try_from(items.len() - 1).expect("a batch is far below 2^32 items")
@@ -299,8 +320,10 @@ impl Batch {
     /// Forgets the items, and keeps the memory. `dirty` comes from [`Batch::take_dirty`]; every list of its slots has been taken.
     pub(super) fn clear(&self, mut dirty: Vec<u32>) {
         self.items.borrow_mut().clear();
+        self.bytes.set(0);
         dirty.clear();
         let mut lists = self.lists.borrow_mut();
+        lists.longest = 0;
         lists.dirty = dirty;
         lists.nodes.clear();
         lists.nodes.push(ROOT);

@@ -19,18 +19,22 @@ use crate::link::{Audience, AudienceOf, LiveNotice, StreamRequest, ToShard};
 use crate::subject::Pattern;
 use crate::telemetry::metrics::{CloseReason, Protocol};
 
-/// Messages taken into one batch.
-const BATCH_MESSAGES: usize = 64;
+/// Messages taken from the queue at a time; one may be the events of a whole burst.
+const TAKEN_AT_ONCE: usize = 4;
 /// Writes after which other tasks of the shard get a turn: 2 to 4 ms.
 const WRITES_PER_TURN: usize = 256;
 
 impl Shard {
     pub(crate) async fn deliver_loop(self: Rc<Self>, mut queue: mpsc::Receiver<ToShard>) {
-        let mut messages = Vec::with_capacity(BATCH_MESSAGES);
-        while queue.recv_many(&mut messages, BATCH_MESSAGES).await > 0 {
+        let mut messages = Vec::with_capacity(TAKEN_AT_ONCE);
+        while queue.recv_many(&mut messages, TAKEN_AT_ONCE).await > 0 {
             self.batch.now.set(self.now());
-            for message in messages.drain(..) {
-                self.accept(message);
+            loop {
+                messages.drain(..).for_each(|message| self.accept(message));
+                if queue.is_empty() || self.batch.is_full() {
+                    break;
+                }
+                queue.recv_many(&mut messages, TAKEN_AT_ONCE).await;
             }
             self.write_dirty().await;
         }
@@ -38,7 +42,9 @@ impl Shard {
 
     fn accept(&self, message: ToShard) {
         match message {
-            ToShard::Event { stream, event, room: _ } => self.mark_event(stream, event),
+            ToShard::Events { stream, events, room: _ } => {
+                events.into_iter().for_each(|event| self.mark_event(stream, event));
+            }
             ToShard::Live { pattern, event, room: _ } => self.mark_live(&pattern, event),
             ToShard::Head { stream, head } => self.streams[usize::from(stream)].head.set(Some(head)),
             ToShard::Begin { stream, log, head, gap } => {

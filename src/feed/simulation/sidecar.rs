@@ -83,6 +83,16 @@ pub(super) fn poll<T>(future: Pin<&mut (impl Future<Output = T> + ?Sized)>) -> P
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
+/// Runs what may have to wait for a shard whose queue is full.
+fn run_beside(order: impl Future<Output = ()>, deliver: &mut [Pin<Box<dyn Future<Output = ()>>>]) {
+    let mut order = std::pin::pin!(order);
+    while poll(order.as_mut()).is_pending() {
+        for deliver in &mut *deliver {
+            assert!(poll(deliver.as_mut()).is_pending());
+        }
+    }
+}
+
 impl Sidecar {
     pub(super) fn new(world: World) -> Self {
         let (sender, requests) = mpsc::unbounded_channel();
@@ -197,6 +207,12 @@ impl Sidecar {
 
     /// As the stream's task does.
     fn carry_out(&mut self, now: Instant) {
+        self.carry_out_in_burst(now);
+        let (fanout, deliver) = (&mut self.fanout, &mut self.deliver);
+        run_beside(fanout.flush(0), deliver);
+    }
+
+    fn carry_out_in_burst(&mut self, now: Instant) {
         loop {
             while let Some(output) = self.ledger.output() {
                 if let Output::Read { pass, from, .. } = output {
@@ -208,13 +224,7 @@ impl Sidecar {
                     self.look = Some((known, at));
                     continue;
                 }
-                let mut order = std::pin::pin!(self.fanout.carry_out(0, output));
-                while poll(order.as_mut()).is_pending() {
-                    // The queue of a shard is full.
-                    for deliver in &mut self.deliver {
-                        assert!(poll(deliver.as_mut()).is_pending());
-                    }
-                }
+                run_beside(self.fanout.carry_out(0, output), &mut self.deliver);
             }
             let settled = self.requests.is_empty();
             if !self.ledger.next_turn(now, settled) {
@@ -247,7 +257,7 @@ impl Sidecar {
                     pending -= 1;
                     let event = self.event(message, store.epoch());
                     self.ledger.take(event, pending, now);
-                    self.carry_out(now);
+                    self.carry_out_in_burst(now);
                 }
                 let next = messages.last().map_or(next, |last| last.at.seq + 1);
                 self.consumer = Consumer::Open { incarnation, next };
