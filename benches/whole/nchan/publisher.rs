@@ -10,6 +10,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Publisher {
     stream: BufReader<TcpStream>,
     output: Vec<u8>,
+    /// Requests without an answer, those in `output` included.
+    waiting: usize,
 }
 
 impl Publisher {
@@ -18,7 +20,7 @@ impl Publisher {
         let stream = TcpStream::connect(("127.0.0.1", port)).expect("nginx accepts");
         stream.set_nodelay(true).expect("TCP_NODELAY");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        Self { stream: BufReader::new(stream), output: Vec::new() }
+        Self { stream: BufReader::new(stream), output: Vec::new(), waiting: 0 }
     }
 
     /// Puts a message for a channel where `settle` takes it from.
@@ -27,14 +29,16 @@ impl Publisher {
         write!(self.output, "POST /pub?id={channel} HTTP/1.1\r\nHost: bench\r\nContent-Length: {size}\r\n\r\n")
             .expect("memory");
         self.output.extend_from_slice(payload);
+        self.waiting += 1;
     }
 
-    /// Sends what was put, and reads so many answers.
-    pub fn settle(&mut self, answers: usize) {
+    /// Sends what was put, and reads answers until no more than so many are missing.
+    pub fn settle(&mut self, missing: usize) {
         self.stream.get_mut().write_all(&self.output).expect("nginx reads");
         self.output.clear();
-        for _ in 0..answers {
+        while self.waiting > missing {
             self.answer();
+            self.waiting -= 1;
         }
     }
 
