@@ -11,6 +11,7 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod waiting;
 
 pub use config::{TlsError, load};
 pub use stream::{Scratch, TlsStream};

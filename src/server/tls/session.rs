@@ -9,10 +9,12 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
 use rustls::{CommonState, ServerConfig};
+
+use super::waiting::Waiting;
 
 /// Plaintext of one record at most, in bytes (RFC 8446 section 5.1).
 pub(super) const PLAINTEXT_BYTES_MAX: usize = 1 << 14;
@@ -26,10 +28,10 @@ const HANDSHAKE_BYTES_MAX: usize = 64 * 1024;
 pub(super) struct Session {
     rustls: UnbufferedServerConnection,
     /// The peer's bytes that rustls is not through with. Within [`Session::incoming_bytes_max`].
-    incoming: Vec<u8>,
+    incoming: Waiting,
     /// Records that the socket has not taken. At most one of application data: nothing is encrypted behind what waits. Of
     /// rustls' own, the handshake's and what it answers later, which it bounds.
-    outgoing: BytesMut,
+    outgoing: Waiting,
     peer_closed: bool,
     failed: bool,
 }
@@ -38,7 +40,13 @@ impl Session {
     /// A session that waits for the peer's first message.
     pub fn new(config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let rustls = UnbufferedServerConnection::new(config)?;
-        Ok(Self { rustls, incoming: Vec::new(), outgoing: BytesMut::new(), peer_closed: false, failed: false })
+        Ok(Self {
+            rustls,
+            incoming: Waiting::default(),
+            outgoing: Waiting::default(),
+            peer_closed: false,
+            failed: false,
+        })
     }
 
     /// What was agreed with the peer.
@@ -67,15 +75,13 @@ impl Session {
     pub fn receive(&mut self, read: &mut [u8], plaintext: impl FnMut(&[u8])) -> Result<(), rustls::Error> {
         if self.incoming.is_empty() {
             let used = self.process(read, plaintext)?;
-            self.incoming.extend_from_slice(&read[used..]);
+            self.incoming.append(&read[used..]);
         } else {
             let mut incoming = std::mem::take(&mut self.incoming);
-            incoming.extend_from_slice(read);
+            incoming.append(read);
             let used = self.process(&mut incoming, plaintext)?;
-            if used < incoming.len() {
-                incoming.drain(..used);
-                self.incoming = incoming;
-            }
+            incoming.consume(used);
+            self.incoming = incoming;
         }
         if self.incoming.len() >= self.incoming_bytes_max() {
             self.failed = true;
@@ -152,7 +158,7 @@ impl Session {
         else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        into_room(sealed, 0, |room| traffic.encrypt(plaintext, room)).map_err(|error| {
+        into_room(sealed, |room| traffic.encrypt(plaintext, room)).map_err(|error| {
             // rustls has queued close_notify.
             self.fail(&mut []);
             io::Error::other(error)
@@ -166,16 +172,16 @@ impl Session {
         }
         let state = self.rustls.process_tls_records(&mut self.incoming).state;
         if let Ok(ConnectionState::WriteTraffic(mut traffic)) = state {
-            let waiting = self.outgoing.len();
-            let written = into_room(&mut self.outgoing, waiting, |room| traffic.queue_close_notify(room));
-            self.outgoing.truncate(waiting + written.unwrap_or(0));
+            let mut sealed = BytesMut::new();
+            let written = into_room(&mut sealed, |room| traffic.queue_close_notify(room));
+            self.outgoing.append(&sealed[..written.unwrap_or(0)]);
         }
     }
 
-    /// Bytes that buffers of this session take.
+    /// Bytes of memory that its buffers take.
     #[cfg(test)]
     pub fn kept_bytes(&self) -> usize {
-        self.incoming.capacity() + self.outgoing.capacity()
+        self.incoming.memory() + self.outgoing.memory()
     }
 
     /// What waits to be sent.
@@ -185,37 +191,32 @@ impl Session {
 
     /// Keeps what the socket did not take of a record.
     pub fn keep(&mut self, rest: &[u8]) {
-        self.outgoing.extend_from_slice(rest);
+        self.outgoing.append(rest);
     }
 
     /// The socket has taken so many bytes of what waited.
     pub fn sent(&mut self, bytes: usize) {
-        self.outgoing.advance(bytes);
-        if self.outgoing.is_empty() {
-            self.outgoing = BytesMut::new();
-        }
+        self.outgoing.consume(bytes);
     }
 }
 
 /// Appends a record of rustls' own.
-fn encode<Data>(mut data: EncodeTlsData<'_, Data>, outgoing: &mut BytesMut) {
-    let waiting = outgoing.len();
+fn encode<Data>(mut data: EncodeTlsData<'_, Data>, outgoing: &mut Waiting) {
+    // Nothing fits into no room, but it says how much it needs.
     if let Err(EncodeError::InsufficientSize(error)) = data.encode(&mut []) {
-        outgoing.resize(waiting + error.required_size, 0);
-        data.encode(&mut outgoing[waiting..]).expect("as much room as it asked for");
+        data.encode(outgoing.append_zeros(error.required_size)).expect("as much room as it asked for");
     }
 }
 
-/// Lets rustls write behind the first `start` bytes of a buffer, which grows to what it asks for.
+/// Lets rustls write into a buffer, which grows to what it asks for.
 fn into_room(
     buffer: &mut BytesMut,
-    start: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
 ) -> Result<usize, EncryptError> {
-    match write(&mut buffer[start..]) {
+    match write(buffer) {
         Err(EncryptError::InsufficientSize(error)) => {
-            buffer.resize(start + error.required_size, 0);
-            write(&mut buffer[start..])
+            buffer.resize(error.required_size, 0);
+            write(buffer)
         }
         written => written,
     }

@@ -12,12 +12,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use rustls::{CommonState, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::session::{PLAINTEXT_BYTES_MAX, RECORD_BYTES_MAX, Session};
+use super::waiting::Waiting;
 
 /// Buffers that the TLS connections of one shard share. One works at a time, and nothing stays in them: idle connections
 /// have none of their own.
@@ -42,7 +43,7 @@ pub struct TlsStream {
     pub(super) tcp: TcpStream,
     pub(super) session: Session,
     /// Plaintext that nobody has asked for yet. Empty before the socket is read again, so it is less than two records.
-    pub(super) unread: BytesMut,
+    pub(super) unread: Waiting,
     /// The socket has taken something since this was last asked.
     pub(super) moved: bool,
     scratch: Rc<RefCell<Scratch>>,
@@ -63,7 +64,7 @@ impl TlsStream {
         scratch: Rc<RefCell<Scratch>>,
     ) -> io::Result<Box<Self>> {
         let session = Session::new(config).map_err(io::Error::other)?;
-        let mut stream = Box::new(Self { tcp, session, unread: BytesMut::new(), moved: false, scratch });
+        let mut stream = Box::new(Self { tcp, session, unread: Waiting::default(), moved: false, scratch });
         poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
     }
@@ -98,7 +99,7 @@ impl TlsStream {
         let received = self.session.receive(read.filled_mut(), |plaintext| {
             let (now, later) = plaintext.split_at(plaintext.len().min(buf.remaining()));
             buf.put_slice(now);
-            unread.extend_from_slice(later);
+            unread.append(later);
         });
         let bytes = read.filled().len();
         drop(scratch);
@@ -156,10 +157,7 @@ impl AsyncRead for TlsStream {
         if !this.unread.is_empty() {
             let n = this.unread.len().min(buf.remaining());
             buf.put_slice(&this.unread[..n]);
-            this.unread.advance(n);
-            if this.unread.is_empty() {
-                this.unread = BytesMut::new();
-            }
+            this.unread.consume(n);
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();

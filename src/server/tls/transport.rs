@@ -3,15 +3,15 @@
 use std::io;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::stream::TlsStream;
+use super::waiting::Waiting;
 
 impl TlsStream {
     /// Forgets what the peer sent behind its request: a stream's client has nothing to say.
     pub(in crate::server) fn forget_unread(&mut self) {
-        self.unread = BytesMut::new();
+        self.unread = Waiting::default();
     }
 
     /// The socket.
