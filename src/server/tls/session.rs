@@ -73,6 +73,9 @@ impl Session {
     /// Takes what was read from the peer, which is decrypted in place, and gives plaintext, in order, record by record. After
     /// an error the session is over; the alert that tells the peer waits in [`Session::outgoing`].
     pub fn receive(&mut self, read: &mut [u8], plaintext: impl FnMut(&[u8])) -> Result<(), rustls::Error> {
+        if self.failed {
+            return Err(rustls::Error::General("the session is over".to_owned()));
+        }
         if self.incoming.is_empty() {
             let used = self.process(read, plaintext)?;
             self.incoming.append(&read[used..]);
@@ -85,6 +88,7 @@ impl Session {
         }
         if self.incoming.len() >= self.incoming_bytes_max() {
             self.failed = true;
+            self.incoming = Waiting::default();
             return Err(rustls::Error::PeerSentOversizedRecord);
         }
         Ok(())
