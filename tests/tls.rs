@@ -105,6 +105,11 @@ on_both_servers! {
         for events in &mut streams {
             assert_eq!(events.next().await.data, "over HTTP/2");
         }
+        // More than any window or buffer on the way; all read at once, as they share the connection's window.
+        publisher.publish("events.user.alice.note", "x".repeat(900_000)).await;
+        for event in futures_util::future::join_all(streams.iter_mut().map(h2::Events::next)).await {
+            assert!(event.data == "x".repeat(900_000), "a large event is not whole");
+        }
         assert!((served.app.metric("sidestream_connections_total", &[("proto", "h2")]).await - 10.0).abs() < 0.5);
         // One stream goes, its siblings stay; then all go.
         streams.pop();
