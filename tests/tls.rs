@@ -105,6 +105,11 @@ on_both_servers! {
         for events in &mut streams {
             assert_eq!(events.next().await.data, "over HTTP/2");
         }
+        // More than any window or buffer on the way; all read at once, as they share the connection's window.
+        publisher.publish("events.user.alice.note", "x".repeat(900_000)).await;
+        for event in futures_util::future::join_all(streams.iter_mut().map(h2::Events::next)).await {
+            assert!(event.data == "x".repeat(900_000), "a large event is not whole");
+        }
         assert!((served.app.metric("sidestream_connections_total", &[("proto", "h2")]).await - 10.0).abs() < 0.5);
         // One stream goes, its siblings stay; then all go.
         streams.pop();
@@ -141,6 +146,35 @@ on_both_servers! {
             assert_eq!(sender.send_request(request).await.expect("an answer").status(), status);
         }
     }
+}
+
+#[tokio::test]
+async fn a_stream_outlives_its_keys() {
+    support::bounded(async {
+        let served = Served::start(Version::Current).await;
+        let publisher = served.nats.publisher().await;
+        let mut stream = served.handshake(&["http/1.1"]).await.expect("a handshake");
+        stream.write_all(&get("/events").user("alice").bytes()).await.expect("the server reads");
+        served.app.metric_is("sidestream_connections", &[], 1.0, DEADLINE).await;
+        let (mut got, mut part) = (Vec::new(), vec![0; 8192]);
+        for round in 0..40 {
+            // Each is to be answered before the next event (RFC 8446 section 4.6.3). A peer that says nothing else may ask
+            // some thirty times.
+            if round < 30 {
+                stream.get_mut().1.refresh_traffic_keys().expect("TLS 1.3");
+                stream.flush().await.expect("the server reads");
+            }
+            let data = format!("number {round} of many");
+            publisher.publish("events.user.alice.note", data.clone()).await;
+            while memchr::memmem::find(&got, data.as_bytes()).is_none() {
+                let read = tokio::time::timeout(DEADLINE, stream.read(&mut part)).await.expect("bytes in time");
+                let n = read.expect("the stream goes on");
+                assert_ne!(n, 0, "the stream ended in round {round}");
+                got.extend_from_slice(&part[..n]);
+            }
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

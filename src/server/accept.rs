@@ -1,6 +1,6 @@
 //! Accepting on one shard: a permit, a task, a deadline; and from there to HTTP/1.1 or HTTP/2.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tokio_rustls::TlsAcceptor;
 
 use super::listen::Bound;
 use super::socket::Socket;
+use super::tls::{Scratch, TlsStream};
 use super::{h1, h2};
 use crate::http::Context;
 use crate::http::trust::Peer;
@@ -28,11 +28,18 @@ const HANDSHAKES_MAX: usize = 200;
 #[derive(Debug)]
 pub struct Acceptor {
     context: Rc<Context>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Tls>,
     handshakes: Semaphore,
     /// Connections that are no stream yet, or never will be.
     pending: Cell<usize>,
     pending_max: usize,
+}
+
+/// What TLS needs.
+#[derive(Debug)]
+struct Tls {
+    config: Arc<ServerConfig>,
+    scratch: Rc<RefCell<Scratch>>,
 }
 
 /// Counts a connection's task for as long as it lives.
@@ -74,6 +81,7 @@ impl Acceptor {
     /// For one shard. `pending_max` bounds connections that are not streams yet.
     pub fn new(context: Rc<Context>, tls: Option<Arc<ServerConfig>>, pending_max: usize) -> Rc<Self> {
         let handshakes = Semaphore::new(HANDSHAKES_MAX);
+        let tls = tls.map(|config| Tls { config, scratch: Scratch::new() });
         Rc::new(Self { context, tls, handshakes, pending: Cell::new(0), pending_max })
     }
 
@@ -124,7 +132,7 @@ impl Acceptor {
     async fn tcp(self: Rc<Self>, stream: TcpStream, peer: Peer) {
         let pending = Pending::new(self.clone());
         let deadline = Instant::now() + self.context.config.server.header_timeout;
-        let Some(tls) = self.tls.clone() else {
+        let Some(tls) = &self.tls else {
             return self.plain(stream.into(), peer, deadline, pending).await;
         };
         let handshake = async {
@@ -132,13 +140,13 @@ impl Acceptor {
             // socket for ready until a read has shown that it is not.
             stream.peek(&mut [0]).await?;
             let _permit = self.handshakes.acquire().await;
-            TlsAcceptor::from(tls).accept(stream).await
+            TlsStream::accept(stream, tls.config.clone(), tls.scratch.clone()).await
         };
         let Ok(Ok(stream)) = tokio::time::timeout_at(deadline, handshake).await else {
             self.context.shard.metrics.handshakes_failed.add(1);
             return;
         };
-        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        let http2 = stream.agreed().alpn_protocol() == Some(b"h2");
         self.serve(stream.into(), peer, http2, deadline, pending).await;
     }
 

@@ -4,7 +4,7 @@
 //! TLS session) out, and the stream is written by [`Transport::try_write`], directly and without a task wake-up.
 
 use std::cell::Cell;
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -12,11 +12,11 @@ use std::task::{Context, Poll};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rustix::net::SendFlags;
-use rustls::ServerConnection;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
-use tokio_rustls::server::TlsStream;
+
+use super::tls::TlsStream;
 
 /// A connection while hyper has it.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub struct Socket {
 enum SocketKind {
     Tcp(TcpStream),
     Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
 }
 
 impl From<TcpStream> for Socket {
@@ -47,9 +47,9 @@ impl From<UnixStream> for Socket {
     }
 }
 
-impl From<TlsStream<TcpStream>> for Socket {
-    fn from(tls: TlsStream<TcpStream>) -> Self {
-        Self { kind: SocketKind::Tls(Box::new(tls)), sniffed: Bytes::new(), blocked: Rc::default() }
+impl From<Box<TlsStream>> for Socket {
+    fn from(tls: Box<TlsStream>) -> Self {
+        Self { kind: SocketKind::Tls(tls), sniffed: Bytes::new(), blocked: Rc::default() }
     }
 }
 
@@ -81,11 +81,9 @@ impl Socket {
         match self.kind {
             SocketKind::Tcp(tcp) => Transport::Tcp(tcp),
             SocketKind::Unix(unix) => Transport::Unix(unix),
-            SocketKind::Tls(tls) => {
-                let (tcp, mut session) = tls.into_inner();
-                // Bounded by us instead: nothing is added while something waits.
-                session.set_buffer_limit(None);
-                Transport::Tls(Box::new(TlsTransport { tcp, session, moved: 0 }))
+            SocketKind::Tls(mut tls) => {
+                tls.forget_unread();
+                Transport::Tls(tls)
             }
         }
     }
@@ -147,7 +145,7 @@ pub enum Transport {
     /// A unix socket.
     Unix(UnixStream),
     /// TLS over TCP.
-    Tls(Box<TlsTransport>),
+    Tls(Box<TlsStream>),
 }
 
 /// The system call alone: libc's `send` is a cancellation point, which costs as much again.
@@ -155,24 +153,17 @@ fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
 }
 
-/// Plaintext that becomes one TLS record.
-const RECORD_BYTES: usize = 16 * 1024;
-
-/// A TLS session on a socket. At most one record waits in the session.
-#[derive(Debug)]
-pub struct TlsTransport {
-    tcp: TcpStream,
-    session: ServerConnection,
-    /// Bytes of records that the socket has taken since [`Transport::take_moved`] was last asked.
-    moved: usize,
+/// Writes what the socket takes now.
+pub(super) fn send_now(tcp: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    tcp.try_io(Interest::WRITABLE, || send(tcp, bytes))
 }
 
 impl Transport {
     /// Writes what the socket takes now. `WouldBlock` when it takes nothing. Over TLS the last record of what is taken may
-    /// wait in the session (see [`Transport::wants_flush`]).
+    /// wait behind the session (see [`Transport::wants_flush`]).
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Tcp(tcp) => tcp.try_io(Interest::WRITABLE, || send(&*tcp, bytes)),
+            Self::Tcp(tcp) => send_now(tcp, bytes),
             Self::Unix(unix) => unix.try_io(Interest::WRITABLE, || send(&*unix, bytes)),
             Self::Tls(tls) => tls.try_write(bytes),
         }
@@ -182,7 +173,7 @@ impl Transport {
     pub fn wants_flush(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Unix(_) => false,
-            Self::Tls(tls) => tls.session.wants_write(),
+            Self::Tls(tls) => tls.wants_flush(),
         }
     }
 
@@ -190,7 +181,7 @@ impl Transport {
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Self::Tcp(_) | Self::Unix(_) => Ok(()),
-            Self::Tls(tls) => tls.flush(),
+            Self::Tls(tls) => tls.try_flush(),
         }
     }
 
@@ -199,7 +190,7 @@ impl Transport {
     pub fn take_moved(&mut self) -> bool {
         match self {
             Self::Tcp(_) | Self::Unix(_) => false,
-            Self::Tls(tls) => std::mem::take(&mut tls.moved) > 0,
+            Self::Tls(tls) => tls.take_moved(),
         }
     }
 
@@ -208,7 +199,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => tcp.poll_read_ready(cx),
             Self::Unix(unix) => unix.poll_read_ready(cx),
-            Self::Tls(tls) => tls.tcp.poll_read_ready(cx),
+            Self::Tls(tls) => tls.poll_read_ready(cx),
         }
     }
 
@@ -217,7 +208,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => tcp.poll_write_ready(cx),
             Self::Unix(unix) => unix.poll_write_ready(cx),
-            Self::Tls(tls) => tls.tcp.poll_write_ready(cx),
+            Self::Tls(tls) => tls.tcp().poll_write_ready(cx),
         }
     }
 
@@ -233,8 +224,7 @@ impl Transport {
     /// The orderly end of what we send.
     pub fn finish(&mut self) {
         if let Self::Tls(tls) = self {
-            tls.session.send_close_notify();
-            let _ = tls.flush();
+            tls.finish();
         }
         let _ = self.socket().shutdown(std::net::Shutdown::Write);
     }
@@ -248,71 +238,7 @@ impl Transport {
         match self {
             Self::Tcp(tcp) => SockRef::from(tcp),
             Self::Unix(unix) => SockRef::from(unix),
-            Self::Tls(tls) => SockRef::from(&tls.tcp),
+            Self::Tls(tls) => SockRef::from(tls.tcp()),
         }
-    }
-}
-
-impl TlsTransport {
-    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.flush()?;
-        let mut taken = 0;
-        for record in bytes.chunks(RECORD_BYTES) {
-            self.session.writer().write_all(record)?;
-            taken += record.len();
-            match self.flush() {
-                Ok(()) => {}
-                // It waits in the session; nothing is put behind it.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(taken)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        while self.session.wants_write() {
-            self.moved += self.session.write_tls(&mut Direct(&self.tcp))?;
-        }
-        Ok(())
-    }
-
-    fn try_discard(&mut self, scratch: &mut [u8]) -> io::Result<usize> {
-        let read = self.session.read_tls(&mut Direct(&self.tcp))?;
-        if read == 0 {
-            return Ok(0);
-        }
-        let state = self.session.process_new_packets().map_err(io::Error::other)?;
-        if state.peer_has_closed() {
-            return Ok(0);
-        }
-        loop {
-            match self.session.reader().read(scratch) {
-                Ok(0) => return Ok(0),
-                Ok(_) => {}
-                // No plaintext left; the records themselves were progress.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(read),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// A non-blocking socket as `Read` and `Write`.
-struct Direct<'s>(&'s TcpStream);
-
-impl Read for Direct<'_> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.try_read(buf)
-    }
-}
-
-impl Write for Direct<'_> {
-    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        self.0.try_io(Interest::WRITABLE, || send(self.0, buf))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }

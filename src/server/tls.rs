@@ -1,58 +1,17 @@
-//! TLS by rustls on aws-lc-rs: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`, stateless tickets, no early data.
+//! TLS on the public listener: what is offered, and the sessions of connections that took it.
+//!
+//! [`config`] reads certificate and key. [`session`] is one session without a socket, over rustls' unbuffered API: a
+//! buffered session keeps 4 KiB of deframer for as long as it lives, and a stream that only listens needs none of it.
+//! [`stream`] joins a session to its socket: the handshake, and what hyper reads and writes. [`transport`] is the same once
+//! an event stream owns it.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+mod config;
+mod session;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod transport;
+mod waiting;
 
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-
-use crate::config::Tls;
-
-/// Why TLS cannot be offered.
-#[derive(Debug, thiserror::Error)]
-pub enum TlsError {
-    /// A PEM file.
-    #[error("{}: {error}", path.display())]
-    Pem {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        error: rustls_pki_types::pem::Error,
-    },
-    /// No certificate in the file.
-    #[error("{}: no certificate in it", .0.display())]
-    NoCertificate(PathBuf),
-    /// Certificate and key do not fit, or the like.
-    #[error("server.tls: {0}")]
-    Rustls(#[from] rustls::Error),
-    /// The ticket key could not be made.
-    #[error("server.tls: {0}")]
-    Os(#[from] io::Error),
-}
-
-/// Reads certificate and key.
-pub fn load(config: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = CertificateDer::pem_file_iter(&config.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(pem_error(&config.cert))?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(config.cert.clone()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(pem_error(&config.key))?;
-    let mut server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
-    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    server.ticketer = aws_lc_rs::Ticketer::new()?;
-    server.send_tls13_tickets = 1;
-    Ok(Arc::new(server))
-}
-
-fn pem_error(path: &Path) -> impl Fn(rustls_pki_types::pem::Error) -> TlsError {
-    move |error| TlsError::Pem { path: path.to_path_buf(), error }
-}
+pub use config::{TlsError, load};
+pub use stream::{Scratch, TlsStream};
