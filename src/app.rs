@@ -1,7 +1,7 @@
 //! Builds every part from the configuration, binds sockets, then starts threads; gives back the addresses that were bound.
 //!
-//! The only file that knows all the others. Threads: one per shard, one for the feeds, and the caller's own for signals and
-//! the admin listener. A thread that ends takes the process with it: half a server is worse than one that is restarted.
+//! The only file that knows all the others. Threads: one per shard, one for the feeds, one that watches memory, and the caller's
+//! own for signals and the admin listener. A thread that ends takes the process with it: half a server is worse than one that is restarted.
 
 use std::io;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::feed::{self, Feeds, SHARDS_MAX};
 use crate::http::{Context, Front};
 use crate::limit::Limiter;
 use crate::link::{ShardQueue, ToShard};
+use crate::memory::{Orders, Source, Watch};
 use crate::server::accept::Acceptor;
 use crate::server::listen::{self, Address, Bound, Group, Inherited, ListenError};
 use crate::server::tls::{self, TlsError};
@@ -137,6 +138,7 @@ pub async fn start(
     let control = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
     let public = groups.iter().map(|group| group.address.clone()).collect();
     let limiter = Limiter::new(within_descriptors(config.limits.clone(), config.routes.streams.len()));
+    let orders = Orders::new(shard_count);
     let mut listeners = by_shard(groups, shard_count);
     for (index, queue) in queue_ends.into_iter().enumerate() {
         let seed = ShardSeed {
@@ -149,9 +151,11 @@ pub async fn start(
             tls: tls.clone(),
             listeners: std::mem::take(&mut listeners[index]),
             queue,
+            orders: orders.clone(),
         };
         spawn("shard", &alive, move || seed.run())?;
     }
+    watch_memory(&config, limiter, &metrics, orders, &alive)?;
     let state = State { config, metrics, feeds, shards: queues, draining: AtomicBool::new(false) };
     Ok(Running { public, admin, state: Arc::new(state), control, ended })
 }
@@ -215,6 +219,30 @@ async fn start_feeds(
     Ok(result.await.map_err(|_| StartError::FeedEnded)??)
 }
 
+/// A thread of its own: memory must be watched also while a runtime is busy.
+fn watch_memory(
+    config: &Config,
+    limiter: Arc<Limiter>,
+    metrics: &Arc<Metrics>,
+    orders: Arc<Orders>,
+    alive: &mpsc::Sender<&'static str>,
+) -> io::Result<()> {
+    let source = Source::find();
+    let budget = source.budget(config.limits.memory);
+    let history = config.history_bytes as u64 * config.routes.streams.len() as u64;
+    match budget {
+        Some(budget) if history > budget / 2 => {
+            tracing::warn!(budget, history, "history.bytes of all streams is more than half of the memory budget");
+        }
+        _ => tracing::info!(budget, "Memory budget"),
+    }
+    let watch = Watch { source, budget, limiter, metrics: metrics.clone(), orders };
+    spawn("memory", alive, move || {
+        watch.run();
+        Ok(())
+    })
+}
+
 /// What a shard's thread is made of.
 struct ShardSeed {
     index: usize,
@@ -226,6 +254,7 @@ struct ShardSeed {
     tls: Option<Arc<ServerConfig>>,
     listeners: Vec<Bound>,
     queue: mpsc::Receiver<ToShard>,
+    orders: Arc<Orders>,
 }
 
 impl ShardSeed {
@@ -245,7 +274,7 @@ impl ShardSeed {
                 let acceptor = Acceptor::new(context.clone(), tls, PENDING_MAX);
                 tokio::task::spawn_local(acceptor.run(listener));
             }
-            shard.run(self.queue).await;
+            shard.run(self.queue, &self.orders).await;
         });
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! No input can break the framing: names are checked, lines are split on CR LF, LF and a lone CR, and text that is not
 //! UTF-8 is refused rather than sent broken. Which clients hear a frame is not decided here.
 
+pub mod held;
 pub mod notice;
 
 use base64::Engine as _;
@@ -166,7 +167,7 @@ impl ChunkBuilder {
         let start = CHUNK_HEAD_MAX - size.len();
         self.0[start..CHUNK_HEAD_MAX].copy_from_slice(size.as_bytes());
         Frame {
-            wire: Bytes::from(self.0).slice(start..),
+            wire: held::share(self.0).slice(start..),
             head: u8::try_from(size.len()).expect("at most CHUNK_HEAD_MAX"),
         }
     }

@@ -88,12 +88,14 @@ pub enum CloseReason {
     Kicked,
     /// The client sent what it may not send.
     Protocol,
+    /// Memory was short, and its queue among the largest.
+    Memory,
 }
 
 impl CloseReason {
     /// Every reason.
-    pub const ALL: [Self; 7] =
-        [Self::Client, Self::Slow, Self::Drain, Self::Age, Self::Expired, Self::Kicked, Self::Protocol];
+    pub const ALL: [Self; 8] =
+        [Self::Client, Self::Slow, Self::Drain, Self::Age, Self::Expired, Self::Kicked, Self::Protocol, Self::Memory];
 
     /// The label.
     pub fn label(self) -> &'static str {
@@ -105,6 +107,7 @@ impl CloseReason {
             Self::Expired => "expired",
             Self::Kicked => "kicked",
             Self::Protocol => "protocol",
+            Self::Memory => "memory",
         }
     }
 }
@@ -143,6 +146,8 @@ pub struct ShardMetrics {
     pub bytes_sent: Number,
     /// Write calls made for them.
     pub writes: Number,
+    /// Bytes that wait for clients, as of the last sweep. Queues share them: together they may hold less.
+    pub queued: Number,
     /// Heartbeats written or queued.
     pub heartbeats: Number,
     /// Readers whose backlog was full and that read on from the log.
@@ -184,11 +189,14 @@ pub enum Refused {
     Drain,
     /// NATS has not been seen yet.
     Nats,
+    /// `limits.memory`.
+    Memory,
 }
 
 impl Refused {
     /// Every reason.
-    pub const ALL: [Self; 6] = [Self::Connections, Self::User, Self::Address, Self::Rate, Self::Drain, Self::Nats];
+    pub const ALL: [Self; 7] =
+        [Self::Connections, Self::User, Self::Address, Self::Rate, Self::Drain, Self::Nats, Self::Memory];
 
     /// The label, also the value of `Sidestream-Refused`.
     pub fn label(self) -> &'static str {
@@ -199,6 +207,7 @@ impl Refused {
             Self::Rate => "rate",
             Self::Drain => "drain",
             Self::Nats => "nats",
+            Self::Memory => "memory",
         }
     }
 }
@@ -212,6 +221,7 @@ impl ShardMetrics {
             events_sent: Number::default(),
             bytes_sent: Number::default(),
             writes: Number::default(),
+            queued: Number::default(),
             heartbeats: Number::default(),
             fell_behind: Number::default(),
             peers_refused: Number::default(),
@@ -244,6 +254,17 @@ impl ShardMetrics {
     }
 }
 
+/// What memory is used; written by the thread that watches it.
+#[derive(Debug, Default)]
+pub struct MemoryMetrics {
+    /// Bytes that may be used; 0 without a budget.
+    pub budget: Number,
+    /// Bytes that count against it.
+    pub used: Number,
+    /// Bytes that frames hold, in the history and in queues.
+    pub frames: Number,
+}
+
 /// All numbers of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -251,6 +272,8 @@ pub struct Metrics {
     pub feed: Arc<FeedMetrics>,
     /// Each shard's.
     pub shards: Vec<Arc<ShardMetrics>>,
+    /// The process's memory.
+    pub memory: MemoryMetrics,
     routes: Vec<String>,
     streams: Vec<(String, Arc<crate::link::FeedStatus>)>,
     started: SystemTime,
@@ -262,6 +285,7 @@ impl Metrics {
         Self {
             feed: Arc::default(),
             shards: (0..shards).map(|_| Arc::new(ShardMetrics::new(routes.len()))).collect(),
+            memory: MemoryMetrics::default(),
             routes,
             streams,
             started: SystemTime::now(),
@@ -302,6 +326,13 @@ impl Metrics {
             1.0,
         );
         gauge("start_time_seconds", "Start of the process since the epoch", &[], started);
+        let memory = &self.memory;
+        let help = "Bytes the process may use before new streams wait; 0 without a budget";
+        gauge("memory_budget_bytes", help, &[], memory.budget.get() as f64);
+        let help = "Bytes that count against the memory budget";
+        gauge("memory_used_bytes", help, &[], memory.used.get() as f64);
+        let help = "Bytes that events hold in memory, in the history and in queues";
+        gauge("frames_bytes", help, &[], memory.frames.get() as f64);
     }
 
     fn feeds(&self) {
@@ -343,6 +374,8 @@ impl Metrics {
             self.sum(|s| s.events_sent.get()),
         );
         counter("bytes_sent_total", "Bytes of event streams handed to sockets", &[], self.sum(|s| s.bytes_sent.get()));
+        let help = "Bytes that wait for clients; queues share them";
+        gauge("queue_bytes", help, &[], self.sum(|s| s.queued.get()) as f64);
         counter("writes_total", "Write calls made for event streams", &[], self.sum(|s| s.writes.get()));
         counter("heartbeats_sent_total", "Heartbeats written or queued", &[], self.sum(|s| s.heartbeats.get()));
         let help = "Times a reader's backlog was full and it went on from the stream's log";
