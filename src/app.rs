@@ -22,6 +22,7 @@ use crate::link::{ShardQueue, ToShard};
 use crate::memory::{Orders, Source, Watch};
 use crate::server::accept::Acceptor;
 use crate::server::listen::{self, Address, Bound, Group, Inherited, ListenError};
+use crate::server::sockets::{Parts, Sockets};
 use crate::server::tls::{self, TlsError};
 use crate::shard::output::Bounds;
 use crate::shard::{Settings, Shard};
@@ -29,10 +30,6 @@ use crate::telemetry::metrics::{Metrics, ShardMetrics};
 
 /// Connections of one shard that have not become streams yet; past it accepting waits.
 const PENDING_MAX: usize = 4096;
-/// Descriptors that are not connections: listeners, NATS, runtimes, files, and what accepting needs before it can refuse.
-const DESCRIPTORS_RESERVED: u64 = 256;
-/// Connections to NATS by which a stream is read.
-const DESCRIPTORS_PER_STREAM: u64 = 2;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +134,9 @@ pub async fn start(
     let (alive, ended) = mpsc::channel(1);
     let control = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
     let public = groups.iter().map(|group| group.address.clone()).collect();
-    let limiter = Limiter::new(within_descriptors(config.limits.clone(), config.routes.streams.len()));
+    let (streams, addresses) = (config.routes.streams.len(), groups.len());
+    let sockets = Sockets::within(descriptors(), Parts { streams, shards: shard_count, addresses });
+    let limiter = Limiter::new(within(config.limits.clone(), &sockets));
     let orders = Orders::new(shard_count);
     let mut listeners = by_shard(groups, shard_count);
     for (index, queue) in queue_ends.into_iter().enumerate() {
@@ -151,6 +150,7 @@ pub async fn start(
             tls: tls.clone(),
             listeners: std::mem::take(&mut listeners[index]),
             queue,
+            sockets: sockets.clone(),
             orders: orders.clone(),
         };
         spawn("shard", &alive, move || seed.run())?;
@@ -183,14 +183,18 @@ fn by_shard(groups: Vec<Group>, shards: usize) -> Vec<Vec<Bound>> {
     lists
 }
 
-/// Raises the soft limit on descriptors and never promises more connections than it allows.
-fn within_descriptors(mut limits: Limits, streams: usize) -> Limits {
+/// Raises the soft limit on descriptors as far as it goes, and gives it.
+fn descriptors() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return limits };
-    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_STREAM * streams as u64;
-    let room = usize::try_from(descriptors.saturating_sub(reserved)).unwrap_or(usize::MAX).max(1);
+    let current = getrlimit(Resource::Nofile).current;
+    current.and_then(|current| usize::try_from(current).ok()).unwrap_or(usize::MAX)
+}
+
+/// Never promises more streams than there are sockets for.
+fn within(mut limits: Limits, sockets: &Sockets) -> Limits {
+    let room = sockets.streams_max();
     if limits.connections > room {
         tracing::warn!(limit = room, configured = limits.connections, "limits.connections lowered to fit LimitNOFILE");
         limits.connections = room;
@@ -254,6 +258,7 @@ struct ShardSeed {
     tls: Option<Arc<ServerConfig>>,
     listeners: Vec<Bound>,
     queue: mpsc::Receiver<ToShard>,
+    sockets: Arc<Sockets>,
     orders: Arc<Orders>,
 }
 
@@ -271,7 +276,7 @@ impl ShardSeed {
             for listener in self.listeners {
                 // Only TCP is secured: who may open a unix socket is decided by its mode and the peer's uid.
                 let tls = if matches!(listener, Bound::Tcp(_)) { self.tls.clone() } else { None };
-                let acceptor = Acceptor::new(context.clone(), tls, PENDING_MAX);
+                let acceptor = Acceptor::new(context.clone(), tls, PENDING_MAX, self.sockets.clone());
                 tokio::task::spawn_local(acceptor.run(listener));
             }
             shard.run(self.queue, &self.orders).await;

@@ -156,6 +156,8 @@ pub struct ShardMetrics {
     pub peers_refused: Number,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: Number,
+    /// Moments of 50 ms in which no connection was accepted for want of descriptors or room.
+    pub accept_pauses: Number,
     /// Panics of connection tasks that were contained.
     pub panics: Number,
     /// When the clients were last swept, in milliseconds since the shard began; with `began` it tells a stuck shard.
@@ -226,6 +228,7 @@ impl ShardMetrics {
             fell_behind: Number::default(),
             peers_refused: Number::default(),
             handshakes_failed: Number::default(),
+            accept_pauses: Number::default(),
             panics: Number::default(),
             swept: Number::default(),
             began: Instant::now(),
@@ -384,6 +387,8 @@ impl Metrics {
         counter("peers_refused_total", help, &[], self.sum(|s| s.peers_refused.get()));
         let help = "TLS handshakes that failed or took too long";
         counter("tls_handshakes_failed_total", help, &[], self.sum(|s| s.handshakes_failed.get()));
+        let help = "Moments of 50 ms in which a listener accepted nobody for want of descriptors or room";
+        counter("accept_pauses_total", help, &[], self.sum(|s| s.accept_pauses.get()));
         counter("panics_total", "Panics of connection tasks, contained", &[], self.sum(|s| s.panics.get()));
         for reason in Refused::ALL {
             let count = self.sum(|s| s.refused[reason as usize].get());
