@@ -112,6 +112,29 @@ impl CloseReason {
     }
 }
 
+/// How far a stream was when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Its feeds had not answered yet, or its head could not be written for what the peer had not read before.
+    Opening,
+    /// It was getting what it had missed, or had fallen behind and read on from the log.
+    Replay,
+    /// It heard what came.
+    Live,
+}
+
+impl Phase {
+    const ALL: [Self; 3] = [Self::Opening, Self::Replay, Self::Live];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Replay => "replay",
+            Self::Live => "live",
+        }
+    }
+}
+
 /// The protocol of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -170,7 +193,7 @@ pub struct ShardMetrics {
 #[derive(Debug, Default)]
 struct RouteMetrics {
     opened: [Number; Protocol::ALL.len()],
-    closed: [Number; CloseReason::ALL.len()],
+    closed: [[Number; Phase::ALL.len()]; CloseReason::ALL.len()],
     resumes: [Number; RESUMES.len()],
 }
 
@@ -246,9 +269,14 @@ impl ShardMetrics {
     }
 
     /// A stream has ended.
-    pub fn closed(&self, route: usize, reason: CloseReason) {
+    pub fn closed(&self, route: usize, reason: CloseReason, phase: Phase) {
         self.connections.sub(1);
-        self.routes[route].closed[reason as usize].add(1);
+        self.routes[route].closed[reason as usize][phase as usize].add(1);
+    }
+
+    /// A stream was ended that had never been counted as open.
+    pub fn never_opened(&self, route: usize, reason: CloseReason) {
+        self.routes[route].closed[reason as usize][Phase::Opening as usize].add(1);
     }
 
     /// A request was refused softly.
@@ -404,9 +432,12 @@ impl Metrics {
                 counter("connections_total", "Event streams opened", &labels, count);
             }
             for reason in CloseReason::ALL {
-                let count = self.sum(|s| s.routes[index].closed[reason as usize].get());
-                let labels = [("route", route.as_str()), ("reason", reason.label())];
-                counter("connections_closed_total", "Event streams ended", &labels, count);
+                for phase in Phase::ALL {
+                    let count = self.sum(|s| s.routes[index].closed[reason as usize][phase as usize].get());
+                    let labels = [("route", route.as_str()), ("reason", reason.label()), ("phase", phase.label())];
+                    let help = "Event streams ended; in the phase `opening` also such as never opened";
+                    counter("connections_closed_total", help, &labels, count);
+                }
             }
             for (place, outcome) in RESUMES.iter().enumerate() {
                 let count = self.sum(|s| s.routes[index].resumes[place].get());
