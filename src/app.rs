@@ -1,7 +1,8 @@
 //! Builds every part from the configuration, binds sockets, then starts threads; gives back the addresses that were bound.
 //!
 //! The only file that knows all the others. Threads: one per shard, one for the feeds, one that watches memory, and the caller's
-//! own for signals and the admin listener. A thread that ends takes the process with it: half a server is worse than one that is restarted.
+//! own for signals and the admin listener. A thread that ends takes the process with it: half a server is worse than one
+//! that is restarted.
 
 use std::io;
 use std::sync::Arc;

@@ -88,7 +88,7 @@ impl Limiter {
     }
 
     /// Forgets whoever could open streams at full rate again, and gives back what the maps held for them. Bounded by the
-    /// keys of [`SWEEP_EVERY`] openings and of those that a second or two has brought. Called often enough by whoever
+    /// keys of 4096 openings and of those that a second or two has brought. Called often enough by whoever
     /// counts time; a storm sweeps for itself.
     pub fn sweep(&self) {
         self.user_rate.retain_recent();

@@ -1,14 +1,14 @@
 //! The memory budget: how much may be used, how much is, and what follows from it.
 //!
-//! One thread looks every [`LOOK`] ([`Watch`]). Over the budget new streams are refused softly ([`crate::limit`]); over 110 %
-//! of it shards are ordered to free bytes ([`Orders`]), which they do by ending the streams with the largest queues
-//! (`shard::budget`). Nothing here is asked while events are delivered. Where the limit and the usage come from is
-//! [`cgroup`]'s business.
+//! One thread looks every 50 ms ([`Watch`]), more often while memory is short. Over the budget new streams are refused
+//! softly ([`crate::limit`]); over 110 % of it shards are ordered to free bytes ([`Orders`]), which they do by ending the
+//! streams with the largest queues (`shard::budget`). Nothing here is asked while events are delivered. Where the limit and
+//! the usage come from is [`cgroup`]'s business.
 //!
-//! What is bounded elsewhere counts too, but cannot be ordered away: the history of each stream (`history.bytes`), the passes
-//! over its past (`pass_bytes` of the ledger), and 32 MiB of events on their way to each shard. Pieces of the past that clients have in hand
-//! are in their queues, and go with them; `limits.replays` bounds their number. A budget below the history lets nobody in
-//! once that is full: the configuration refuses it.
+//! What is bounded elsewhere counts too, but cannot be ordered away: the history of each stream (`history.bytes`), the
+//! passes over its past (`pass_bytes` of the ledger), and 32 MiB of events on their way to each shard. Pieces of the past
+//! that clients have in hand are in their queues and go with them; `limits.replays` bounds their number. A budget below
+//! the history lets nobody in once that is full: the configuration refuses it.
 
 pub mod cgroup;
 
@@ -25,6 +25,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// Between two looks: some 10 MB at the rate that NATS brings large messages.
 const LOOK: Duration = Duration::from_millis(50);
+/// The same over the budget, where every megabyte counts; shards act on an order in less.
+const LOOK_FULL: Duration = Duration::from_millis(20);
 /// Between two sweeps of the limiter's idle keys.
 const SWEEP: Duration = Duration::from_secs(10);
 /// What a stream holds beside its queue at least, in bytes: a plain one.
@@ -230,7 +232,7 @@ impl Watch {
                 swept = Instant::now();
                 self.limiter.sweep();
             }
-            std::thread::sleep(LOOK);
+            std::thread::sleep(if full { LOOK_FULL } else { LOOK });
         }
     }
 

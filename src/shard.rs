@@ -2,8 +2,8 @@
 //!
 //! Everything here belongs to one thread: `Rc`, `Cell` and `RefCell`, no locks and no atomics per client. Messages come
 //! from the feeds by one queue ([`crate::link`]); [`deliver`] turns a batch of them into at most one write per client;
-//! [`sweep`] judges slow readers, heartbeats and ends of life; [`budget`] frees memory; [`client`] is one event stream. Sockets are accepted and
-//! requests understood elsewhere (`server`, `http`).
+//! [`sweep`] judges slow readers, heartbeats and ends of life; [`budget`] frees memory; [`client`] is one event stream.
+//! Sockets are accepted and requests understood elsewhere (`server`, `http`).
 
 mod budget;
 pub mod client;
@@ -113,8 +113,8 @@ impl Shard {
         })
     }
 
-    /// Reads the queue, sweeps and frees memory until the queue ends. Run on the shard's own runtime; a panic here ends the process,
-    /// because a shard without its loop would be deaf.
+    /// Reads the queue, sweeps and frees memory until the queue ends. Run on the shard's own runtime; a panic here ends the
+    /// process, because a shard without its loop would be deaf.
     pub async fn run(self: Rc<Self>, queue: mpsc::Receiver<ToShard>, orders: &Orders) {
         tokio::select! {
             () = self.clone().deliver_loop(queue) => {}
