@@ -31,7 +31,8 @@ const LOOK_FULL: Duration = Duration::from_millis(20);
 const SWEEP: Duration = Duration::from_secs(10);
 /// What a stream holds beside its queue at least, in bytes: a plain one.
 const STREAM_BYTES_MIN: u64 = 1024;
-/// And at most: one on HTTP/2 and TLS, hyper's buffers among it.
+/// And at most: one on HTTP/2 and TLS, hyper's buffers among it. A connection that is no stream yet, in the middle of its
+/// handshake, holds no more.
 const STREAM_BYTES_MAX: u64 = 64 * 1024;
 /// What the program needs without clients and history, in bytes.
 pub const PROGRAM_BYTES_MAX: u64 = 32 << 20;
@@ -82,6 +83,8 @@ struct Look {
     frames: u64,
     /// Event streams open.
     streams: u64,
+    /// Connections open, streams or not.
+    connections: u64,
 }
 
 impl Look {
@@ -92,7 +95,7 @@ impl Look {
 
     /// Bytes that the process cannot need more than: what is resident beyond it is the allocator's.
     fn needed_max(&self) -> u64 {
-        PROGRAM_BYTES_MAX + self.frames / 2 * 3 + self.streams * STREAM_BYTES_MAX
+        PROGRAM_BYTES_MAX + self.frames / 2 * 3 + (self.streams + self.connections) * STREAM_BYTES_MAX
     }
 }
 
@@ -238,8 +241,10 @@ impl Watch {
 
     fn look(&self) -> Look {
         let (resident, frames) = (resident(), held::bytes());
-        let streams = self.metrics.shards.iter().map(|shard| shard.connections.get()).sum();
-        let look = Look { resident, used: self.source.used(resident), frames, streams };
+        let shards = || self.metrics.shards.iter();
+        let streams = shards().map(|shard| shard.connections.get()).sum();
+        let connections = shards().map(|shard| shard.tasks.get()).sum();
+        let look = Look { resident, used: self.source.used(resident), frames, streams, connections };
         self.metrics.memory.used.set(look.used);
         self.metrics.memory.frames.set(frames);
         look
@@ -265,7 +270,7 @@ mod tests {
 
     /// In MiB.
     fn look(resident: u64, frames: u64) -> Look {
-        Look { resident: resident * MIB, used: resident * MIB, frames: frames * MIB, streams: 0 }
+        Look { resident: resident * MIB, used: resident * MIB, frames: frames * MIB, ..Look::default() }
     }
 
     fn verdict(look: Look, kept: u64) -> (bool, u64) {
