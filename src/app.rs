@@ -1,7 +1,8 @@
 //! Builds every part from the configuration, binds sockets, then starts threads; gives back the addresses that were bound.
 //!
-//! The only file that knows all the others. Threads: one per shard, one for the feeds, and the caller's own for signals and
-//! the admin listener. A thread that ends takes the process with it: half a server is worse than one that is restarted.
+//! The only file that knows all the others. Threads: one per shard, one for the feeds, one that watches memory, and the caller's
+//! own for signals and the admin listener. A thread that ends takes the process with it: half a server is worse than one
+//! that is restarted.
 
 use std::io;
 use std::sync::Arc;
@@ -19,8 +20,10 @@ use crate::feed::{self, Feeds, SHARDS_MAX};
 use crate::http::{Context, Front};
 use crate::limit::Limiter;
 use crate::link::{ShardQueue, ToShard};
+use crate::memory::{Orders, Source, Watch};
 use crate::server::accept::Acceptor;
 use crate::server::listen::{self, Address, Bound, Group, Inherited, ListenError};
+use crate::server::sockets::{Parts, Sockets};
 use crate::server::tls::{self, TlsError};
 use crate::shard::output::Bounds;
 use crate::shard::{Settings, Shard};
@@ -28,10 +31,6 @@ use crate::telemetry::metrics::{Metrics, ShardMetrics};
 
 /// Connections of one shard that have not become streams yet; past it accepting waits.
 const PENDING_MAX: usize = 4096;
-/// Descriptors that are not connections: listeners, NATS, runtimes, files, and what accepting needs before it can refuse.
-const DESCRIPTORS_RESERVED: u64 = 256;
-/// Connections to NATS by which a stream is read.
-const DESCRIPTORS_PER_STREAM: u64 = 2;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +135,10 @@ pub async fn start(
     let (alive, ended) = mpsc::channel(1);
     let control = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
     let public = groups.iter().map(|group| group.address.clone()).collect();
-    let limiter = Limiter::new(within_descriptors(config.limits.clone(), config.routes.streams.len()));
+    let (streams, addresses) = (config.routes.streams.len(), groups.len());
+    let sockets = Sockets::within(descriptors(), Parts { streams, shards: shard_count, addresses });
+    let limiter = Limiter::new(within(config.limits.clone(), &sockets));
+    let orders = Orders::new(shard_count);
     let mut listeners = by_shard(groups, shard_count);
     for (index, queue) in queue_ends.into_iter().enumerate() {
         let seed = ShardSeed {
@@ -149,9 +151,12 @@ pub async fn start(
             tls: tls.clone(),
             listeners: std::mem::take(&mut listeners[index]),
             queue,
+            sockets: sockets.clone(),
+            orders: orders.clone(),
         };
         spawn("shard", &alive, move || seed.run())?;
     }
+    watch_memory(&config, limiter, &metrics, orders, &alive)?;
     let state = State { config, metrics, feeds, shards: queues, draining: AtomicBool::new(false) };
     Ok(Running { public, admin, state: Arc::new(state), control, ended })
 }
@@ -179,14 +184,18 @@ fn by_shard(groups: Vec<Group>, shards: usize) -> Vec<Vec<Bound>> {
     lists
 }
 
-/// Raises the soft limit on descriptors and never promises more connections than it allows.
-fn within_descriptors(mut limits: Limits, streams: usize) -> Limits {
+/// Raises the soft limit on descriptors as far as it goes, and gives it.
+fn descriptors() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
-    let Some(descriptors) = getrlimit(Resource::Nofile).current else { return limits };
-    let reserved = DESCRIPTORS_RESERVED + DESCRIPTORS_PER_STREAM * streams as u64;
-    let room = usize::try_from(descriptors.saturating_sub(reserved)).unwrap_or(usize::MAX).max(1);
+    let current = getrlimit(Resource::Nofile).current;
+    current.and_then(|current| usize::try_from(current).ok()).unwrap_or(usize::MAX)
+}
+
+/// Never promises more streams than there are sockets for.
+fn within(mut limits: Limits, sockets: &Sockets) -> Limits {
+    let room = sockets.streams_max();
     if limits.connections > room {
         tracing::warn!(limit = room, configured = limits.connections, "limits.connections lowered to fit LimitNOFILE");
         limits.connections = room;
@@ -215,6 +224,30 @@ async fn start_feeds(
     Ok(result.await.map_err(|_| StartError::FeedEnded)??)
 }
 
+/// A thread of its own: memory must be watched also while a runtime is busy.
+fn watch_memory(
+    config: &Config,
+    limiter: Arc<Limiter>,
+    metrics: &Arc<Metrics>,
+    orders: Arc<Orders>,
+    alive: &mpsc::Sender<&'static str>,
+) -> io::Result<()> {
+    let source = Source::find();
+    let budget = source.budget(config.limits.memory);
+    let history = config.history_bytes as u64 * config.routes.streams.len() as u64;
+    match budget {
+        Some(budget) if history > budget / 2 => {
+            tracing::warn!(budget, history, "history.bytes of all streams is more than half of the memory budget");
+        }
+        _ => tracing::info!(budget, "Memory budget"),
+    }
+    let watch = Watch { source, budget, limiter, metrics: metrics.clone(), orders };
+    spawn("memory", alive, move || {
+        watch.run();
+        Ok(())
+    })
+}
+
 /// What a shard's thread is made of.
 struct ShardSeed {
     index: usize,
@@ -226,6 +259,8 @@ struct ShardSeed {
     tls: Option<Arc<ServerConfig>>,
     listeners: Vec<Bound>,
     queue: mpsc::Receiver<ToShard>,
+    sockets: Arc<Sockets>,
+    orders: Arc<Orders>,
 }
 
 impl ShardSeed {
@@ -242,10 +277,10 @@ impl ShardSeed {
             for listener in self.listeners {
                 // Only TCP is secured: who may open a unix socket is decided by its mode and the peer's uid.
                 let tls = if matches!(listener, Bound::Tcp(_)) { self.tls.clone() } else { None };
-                let acceptor = Acceptor::new(context.clone(), tls, PENDING_MAX);
+                let acceptor = Acceptor::new(context.clone(), tls, PENDING_MAX, self.sockets.clone());
                 tokio::task::spawn_local(acceptor.run(listener));
             }
-            shard.run(self.queue).await;
+            shard.run(self.queue, &self.orders).await;
         });
         Ok(())
     }

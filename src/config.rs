@@ -235,7 +235,7 @@ pub struct Limits {
     pub replay_events: u64,
     /// Resumes from beyond the history that have a piece in hand at the same time; the streams share them evenly.
     pub replays: usize,
-    /// Memory budget in bytes. Always `None` yet: there is none.
+    /// Memory budget in bytes; `None` is 80 % of the cgroup's limit.
     pub memory: Option<u64>,
 }
 

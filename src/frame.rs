@@ -7,6 +7,7 @@
 //! No input can break the framing: names are checked, lines are split on CR LF, LF and a lone CR, and text that is not
 //! UTF-8 is refused rather than sent broken. Which clients hear a frame is not decided here.
 
+pub mod held;
 pub mod notice;
 
 use base64::Engine as _;
@@ -174,7 +175,7 @@ impl ChunkBuilder {
             }
         }
         let head = u8::try_from(CHUNK_HEAD_MAX - start).expect("at most CHUNK_HEAD_MAX");
-        Frame { wire: Bytes::from(self.0).slice(start..), head }
+        Frame { wire: held::share(self.0).slice(start..), head }
     }
 }
 

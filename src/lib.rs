@@ -17,6 +17,7 @@ pub mod subject;
 // The middle: where feeds and clients meet.
 pub mod limit;
 pub mod link;
+pub mod memory;
 pub mod shard;
 pub mod telemetry;
 

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use governor::clock::DefaultClock;
@@ -28,6 +28,8 @@ type Keyed<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 #[derive(Debug)]
 pub struct Limiter {
     limits: Limits,
+    /// Memory is short: everybody waits.
+    held_back: AtomicBool,
     open: AtomicUsize,
     asked: AtomicUsize,
     users: Mutex<HashMap<String, u32>>,
@@ -41,6 +43,7 @@ impl Limiter {
     /// Nothing used yet.
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
+            held_back: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             users: Mutex::default(),
@@ -55,6 +58,9 @@ impl Limiter {
     /// Takes a place for one stream, or says which limit is reached. The place is given back when the permit is dropped.
     /// `address` is absent where the client's address is not known (a unix socket without forwarded address).
     pub fn admit(self: &Arc<Self>, user: Option<&str>, address: Option<IpAddr>) -> Result<Permit, Refused> {
+        if self.held_back.load(Ordering::Relaxed) {
+            return Err(Refused::Memory);
+        }
         let address = address.map(limit_key);
         let mut permit = Permit { limiter: self.clone(), user: None, address: None };
         if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.connections {
@@ -72,17 +78,31 @@ impl Limiter {
         Ok(permit)
     }
 
+    /// Lets new streams wait, or lets them in again; those that are open stay.
+    pub fn hold_back(&self, held_back: bool) {
+        self.held_back.store(held_back, Ordering::Relaxed);
+    }
+
     /// Streams open now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Forgets whoever could open streams at full rate again, and gives back what the maps held for them. Bounded by the
+    /// keys of 4096 openings and of those that a second or two has brought. Called often enough by whoever
+    /// counts time; a storm sweeps for itself.
+    pub fn sweep(&self) {
+        self.user_rate.retain_recent();
+        self.user_rate.shrink_to_fit();
+        self.address_rate.retain_recent();
+        self.address_rate.shrink_to_fit();
+        shrink(&self.users);
+        shrink(&self.addresses);
+    }
+
     fn spend(&self, user: Option<&str>, address: Option<IpAddr>) -> Result<(), Refused> {
         if self.asked.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
-            self.user_rate.retain_recent();
-            self.user_rate.shrink_to_fit();
-            self.address_rate.retain_recent();
-            self.address_rate.shrink_to_fit();
+            self.sweep();
         }
         let user_ok = user.is_none_or(|user| self.user_rate.check_key(&user.to_owned()).is_ok());
         let address_ok = address.is_none_or(|address| self.address_rate.check_key(&address).is_ok());
@@ -134,6 +154,15 @@ fn give_back<K: Eq + Hash + Borrow<Q>, Q: Eq + Hash + ?Sized>(counts: &Mutex<Has
         if *count == 0 {
             counts.remove(key);
         }
+    }
+}
+
+/// What was open once must not be paid for ever after.
+fn shrink<K: Eq + Hash>(counts: &Mutex<HashMap<K, u32>>) {
+    let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+    if counts.capacity() > 4 * counts.len() {
+        let room = 2 * counts.len();
+        counts.shrink_to(room);
     }
 }
 
@@ -201,6 +230,48 @@ mod tests {
             refused += usize::from(limiter.admit(Some("a"), None).err() == Some(Refused::Rate));
         }
         assert!(refused >= 15, "a burst of four and then two a second, but only {refused} of 20 were refused");
+    }
+
+    #[test]
+    fn memory_holds_everybody_back_and_takes_no_place() {
+        let limiter = Limiter::new(limits());
+        limiter.hold_back(true);
+        assert_eq!(limiter.admit(Some("a"), None).err(), Some(Refused::Memory));
+        assert_eq!(limiter.open(), 0);
+        limiter.hold_back(false);
+        assert!(limiter.admit(Some("a"), None).is_ok());
+    }
+
+    #[test]
+    fn maps_are_bounded_while_keys_storm_and_shrink_when_they_have_gone() {
+        const KEYS: usize = 100_000;
+        let mut wide = limits();
+        (wide.connections, wide.connects_per_second) = (KEYS, u32::MAX / 2);
+        let limiter = Limiter::new(wide);
+        let key = |n: usize| (format!("user{n}"), IpAddr::V6(Ipv6Addr::from_bits((n as u128) << 64)));
+        // Come and gone: a place is given back at once, a rate is remembered until it is full again.
+        let mut most = 0;
+        for n in 0..KEYS {
+            let (user, address) = key(n);
+            drop(limiter.admit(Some(&user), Some(address)));
+            most = most.max(limiter.user_rate.len()).max(limiter.address_rate.len());
+        }
+        assert!(most < KEYS / 2, "{most} keys at once: nobody swept");
+        // All there at once, then all gone.
+        let held: Vec<_> = (0..KEYS / 10)
+            .map(|n| {
+                let (user, address) = key(n);
+                limiter.admit(Some(&user), Some(address)).expect("a place")
+            })
+            .collect();
+        assert_eq!(limiter.users.lock().expect("not poisoned").len(), held.len());
+        drop(held);
+        // A rate of a thousand a second is full again after a thousandth.
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        limiter.sweep();
+        assert_eq!((limiter.user_rate.len(), limiter.address_rate.len()), (0, 0));
+        assert!(limiter.users.lock().expect("not poisoned").capacity() < 64);
+        assert!(limiter.addresses.lock().expect("not poisoned").capacity() < 64);
     }
 
     #[test]

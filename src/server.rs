@@ -1,7 +1,8 @@
 //! Sockets of the public listener: accepted, secured, and served until they end.
 //!
 //! [`listen`] binds, [`accept`](mod@accept) takes connections on every shard, [`tls`] finishes handshakes, [`h1`] has hyper read a request
-//! head and then takes the socket over for the stream, [`h2`] leaves streams inside hyper. What a request means is `http`'s
+//! head and then takes the socket over for the stream, [`h2`] leaves streams inside hyper,
+//! [`sockets`] keeps all of them within the limit on descriptors. What a request means is `http`'s
 //! business.
 
 pub mod accept;
@@ -9,4 +10,5 @@ mod h1;
 mod h2;
 pub mod listen;
 pub mod socket;
+pub mod sockets;
 pub mod tls;

@@ -2,10 +2,11 @@
 //!
 //! Everything here belongs to one thread: `Rc`, `Cell` and `RefCell`, no locks and no atomics per client. Messages come
 //! from the feeds by one queue ([`crate::link`]); [`deliver`] turns a batch of them into at most one write per client;
-//! [`sweep`] judges slow readers, heartbeats and ends of life; [`client`] is one event stream. Sockets are accepted and
-//! requests understood elsewhere (`server`, `http`).
+//! [`sweep`] judges slow readers, heartbeats and ends of life; [`budget`] frees memory; [`client`] is one event stream.
+//! Sockets are accepted and requests understood elsewhere (`server`, `http`).
 
 mod batch;
+mod budget;
 pub mod client;
 mod deliver;
 pub mod output;
@@ -27,6 +28,7 @@ use crate::feed::Feeds;
 use crate::frame::notice::ByeCode;
 use crate::interest::{Interest, Leaf};
 use crate::link::{LiveRequest, StreamRequest, Ticket, ToShard};
+use crate::memory::Orders;
 use crate::route::Grant;
 use crate::subject::Pattern;
 use crate::telemetry::metrics::ShardMetrics;
@@ -127,12 +129,13 @@ impl Shard {
         })
     }
 
-    /// Reads the queue and sweeps until the queue ends. Run on the shard's own runtime; a panic here ends the process,
-    /// because a shard without its loop would be deaf.
-    pub async fn run(self: Rc<Self>, queue: mpsc::Receiver<ToShard>) {
+    /// Reads the queue, sweeps and frees memory until the queue ends. Run on the shard's own runtime; a panic here ends the
+    /// process, because a shard without its loop would be deaf.
+    pub async fn run(self: Rc<Self>, queue: mpsc::Receiver<ToShard>, orders: &Orders) {
         tokio::select! {
             () = self.clone().deliver_loop(queue) => {}
             () = self.sweep_loop() => {}
+            () = self.budget_loop(orders) => {}
         }
     }
 

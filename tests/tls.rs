@@ -2,12 +2,11 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Empty;
-use rustls::pki_types::{CertificateDer, ServerName};
+use support::tls::Certificate;
 use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, client, get, h2, on_both_servers};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -16,8 +15,7 @@ use tokio_rustls::client::TlsStream;
 struct Served {
     nats: Nats,
     app: App,
-    certificate: CertificateDer<'static>,
-    _dir: tempfile::TempDir,
+    certificate: Certificate,
 }
 
 impl Served {
@@ -28,14 +26,10 @@ impl Served {
     async fn with(version: Version, header_timeout: &str, change: impl FnOnce(Config) -> Config) -> Self {
         let nats = Nats::start(version).await;
         nats.events().await;
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
-        let made = rcgen::generate_simple_self_signed(vec!["app.example".to_owned()]).expect("a certificate");
-        std::fs::write(&cert, made.cert.pem()).expect("written");
-        std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
-        let server = format!("header_timeout = {header_timeout:?}\n[server.tls]\ncert = {cert:?}\nkey = {key:?}\n");
+        let certificate = Certificate::new();
+        let server = format!("header_timeout = {header_timeout:?}\n{}", certificate.table());
         let app = App::start(&change(Config::on(&nats).server(&server))).await;
-        Self { nats, app, certificate: made.cert.der().clone(), _dir: dir }
+        Self { nats, app, certificate }
     }
 
     async fn handshake(&self, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
@@ -43,18 +37,7 @@ impl Served {
     }
 
     async fn handshake_over(&self, stream: TcpStream, alpn: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.certificate.clone()).expect("our own certificate");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider knows TLS 1.3")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let name = ServerName::try_from("app.example").expect("a name");
-        let connecting = tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream);
-        tokio::time::timeout(DEADLINE, connecting).await.expect("a handshake in time")
+        self.certificate.handshake(stream, alpn).await
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) fn check(texts: &Texts, table: &Table, env: &[(String, String)]) -> (
         history_bytes: cx.memory_size(&history, "bytes"),
         log: limits::check_log(&mut cx, &root.section("log")),
     };
+    limits::check_budget(&mut cx, &root, &config);
     (config, cx.faults, cx.warnings)
 }
 

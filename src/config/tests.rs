@@ -59,6 +59,7 @@ fn the_defaults_are_those_of_the_design() {
     assert_eq!(config.limits.unsent_buffer, 16 * 1024);
     assert_eq!(config.limits.replay_events, 100_000);
     assert_eq!(config.limits.memory, None);
+    assert_eq!(accepted("[limits]\nmemory = \"256MiB\"").limits.memory, Some(256 << 20));
     assert_eq!(config.history_bytes, 64 << 20);
     assert_eq!(config.heartbeat.interval, Duration::from_secs(15));
     assert_eq!(config.routes.routes.len(), 1);
@@ -429,7 +430,9 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[limits]\nqueue_bytes = \"16000000TiB\"", 2, "bytes"),
     ("[limits]\nqueue_bytes = \"99999999999TiB\"", 2, "is too large"),
     ("[limits]\nunsent_buffer = \"4GiB\"", 2, "allowed are 1 to 2147483647 bytes"),
-    ("[limits]\nmemory = \"1GiB\"", 2, "cannot budget memory"),
+    ("[limits]\nmemory = \"16MiB\"", 2, "the program itself needs more"),
+    ("[limits]\nmemory = \"90MiB\"", 2, "leave nothing for clients"),
+    ("[limits]\nmemory = \"much\"", 2, "is not a size"),
     ("[heartbeat]\ninterval = \"0s\"", 2, "allowed are 1s to 1h"),
     ("[heartbeat]\ninterval = \"999ms\"", 2, "`999ms` was read; allowed are 1s to 1h"),
     ("[heartbeat]\ninterval = \"1h1ms\"", 2, "allowed are 1s to 1h"),

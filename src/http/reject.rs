@@ -119,7 +119,9 @@ impl Refusal {
 pub fn soft(reason: Refused, event_stream: bool) -> Response<Full<Bytes>> {
     let retry = match reason {
         // There is nothing to hurry for while limits or a shutdown last.
-        Refused::Connections | Refused::User | Refused::Address | Refused::Rate => 2 * jittered_retry(),
+        Refused::Connections | Refused::User | Refused::Address | Refused::Rate | Refused::Memory => {
+            2 * jittered_retry()
+        }
         Refused::Drain | Refused::Nats => jittered_retry(),
     };
     let mut response = if event_stream {
@@ -131,7 +133,9 @@ pub fn soft(reason: Refused, event_stream: bool) -> Response<Full<Bytes>> {
     } else {
         let (status, code) = match reason {
             Refused::User | Refused::Address | Refused::Rate => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests"),
-            Refused::Connections | Refused::Drain | Refused::Nats => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Refused::Connections | Refused::Drain | Refused::Nats | Refused::Memory => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
         };
         let mut response = error(status, code);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry.div_ceil(1000)));

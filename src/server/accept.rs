@@ -13,14 +13,18 @@ use tokio::time::Instant;
 
 use super::listen::Bound;
 use super::socket::Socket;
+use super::sockets::{Place, Sockets};
 use super::tls::{Scratch, TlsStream};
 use super::{h1, h2};
 use crate::http::Context;
 use crate::http::trust::Peer;
 use crate::shard::Shard;
 
-/// Pause after the system refused a socket for want of descriptors or memory: streams go on, accepting waits.
+/// Pause while there is no descriptor, memory or place for another connection: streams go on, accepting waits. Short, because
+/// nothing tells when there is one again; long enough to cost nothing.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+/// A pause that follows this soon is told with the one before.
+const PAUSE_TOLD: Duration = Duration::from_secs(10);
 /// TLS handshakes in flight on one shard; each costs CPU that streams need too.
 const HANDSHAKES_MAX: usize = 200;
 
@@ -33,6 +37,9 @@ pub struct Acceptor {
     /// Connections that are no stream yet, or never will be.
     pending: Cell<usize>,
     pending_max: usize,
+    sockets: Arc<Sockets>,
+    /// When a pause was last told.
+    told: Cell<Option<Instant>>,
 }
 
 /// What TLS needs.
@@ -42,21 +49,25 @@ struct Tls {
     scratch: Rc<RefCell<Scratch>>,
 }
 
-/// Counts a connection's task for as long as it lives.
-pub(super) struct TaskCount(Rc<Shard>);
+/// Counts a connection's task, and its descriptor, for as long as it lives.
+pub(super) struct TaskCount {
+    shard: Rc<Shard>,
+    _place: Place,
+}
 
 impl TaskCount {
-    fn new(shard: Rc<Shard>) -> Self {
+    fn new(acceptor: &Acceptor) -> Self {
+        let shard = acceptor.context.shard.clone();
         shard.metrics.tasks.add(1);
-        Self(shard)
+        Self { shard, _place: acceptor.sockets.take() }
     }
 }
 
 impl Drop for TaskCount {
     fn drop(&mut self) {
-        self.0.metrics.tasks.sub(1);
+        self.shard.metrics.tasks.sub(1);
         if std::thread::panicking() {
-            self.0.metrics.panics.add(1);
+            self.shard.metrics.panics.add(1);
         }
     }
 }
@@ -78,11 +89,17 @@ impl Drop for Pending {
 }
 
 impl Acceptor {
-    /// For one shard. `pending_max` bounds connections that are not streams yet.
-    pub fn new(context: Rc<Context>, tls: Option<Arc<ServerConfig>>, pending_max: usize) -> Rc<Self> {
+    /// For one shard. `pending_max` bounds connections that are not streams yet, `sockets` all of the process.
+    pub fn new(
+        context: Rc<Context>,
+        tls: Option<Arc<ServerConfig>>,
+        pending_max: usize,
+        sockets: Arc<Sockets>,
+    ) -> Rc<Self> {
         let handshakes = Semaphore::new(HANDSHAKES_MAX);
         let tls = tls.map(|config| Tls { config, scratch: Scratch::new() });
-        Rc::new(Self { context, tls, handshakes, pending: Cell::new(0), pending_max })
+        let (pending, told) = (Cell::new(0), Cell::new(None));
+        Rc::new(Self { context, tls, handshakes, pending, pending_max, sockets, told })
     }
 
     /// Accepts until the process ends.
@@ -98,7 +115,7 @@ impl Acceptor {
             self.room().await;
             match listener.accept().await {
                 Ok((stream, address)) => self.spawn(move |this| this.tcp(stream, Peer::Tcp(address))),
-                Err(error) => pause_after(&error).await,
+                Err(error) => self.pause_after(&error).await,
             }
         }
     }
@@ -108,20 +125,37 @@ impl Acceptor {
             self.room().await;
             match listener.accept().await {
                 Ok((stream, _)) => self.unix(stream),
-                Err(error) => pause_after(&error).await,
+                Err(error) => self.pause_after(&error).await,
             }
         }
     }
 
-    /// Waits while too many connections have not become streams.
+    /// Waits while too many connections have not become streams, or are open at all.
     async fn room(&self) {
-        while self.pending.get() >= self.pending_max {
-            tokio::time::sleep(EXHAUSTED_PAUSE).await;
+        while self.pending.get() >= self.pending_max || !self.sockets.has_room() {
+            self.pause(&"too many connections are open").await;
         }
     }
 
+    async fn pause_after(&self, error: &io::Error) {
+        // ENFILE, EMFILE, ENOBUFS, ENOMEM; everything else concerns one connection that is already gone.
+        if matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12)) {
+            self.pause(error).await;
+        }
+    }
+
+    async fn pause(&self, why: &dyn std::fmt::Display) {
+        self.context.shard.metrics.accept_pauses.add(1);
+        let now = Instant::now();
+        if self.told.get().is_none_or(|told| now - told >= PAUSE_TOLD) {
+            tracing::warn!(error = %why, "Accepting pauses");
+            self.told.set(Some(now));
+        }
+        tokio::time::sleep(EXHAUSTED_PAUSE).await;
+    }
+
     fn spawn<F: Future<Output = ()> + 'static>(self: &Rc<Self>, serve: impl FnOnce(Rc<Self>) -> F) {
-        let count = TaskCount::new(self.context.shard.clone());
+        let count = TaskCount::new(self);
         let connection = serve(self.clone());
         tokio::task::spawn_local(async move {
             let _count = count;
@@ -182,19 +216,11 @@ impl Acceptor {
         if let Some(stream) = h1::serve(&self.context, socket, peer, deadline).await {
             drop(pending);
             // A task of its own, a few dozen bytes: hyper's buffers are freed with this one.
-            let count = TaskCount::new(self.context.shard.clone());
+            let count = TaskCount::new(self);
             tokio::task::spawn_local(async move {
                 let _count = count;
                 stream.run().await;
             });
         }
-    }
-}
-
-async fn pause_after(error: &io::Error) {
-    // ENFILE, EMFILE, ENOBUFS, ENOMEM; everything else concerns one connection that is already gone.
-    if matches!(error.raw_os_error(), Some(23 | 24 | 105 | 12)) {
-        tracing::warn!(%error, "Accepting pauses");
-        tokio::time::sleep(EXHAUSTED_PAUSE).await;
     }
 }

@@ -114,7 +114,11 @@ impl Takeover {
         }
         let write_timeout = self.write_timeout;
         let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(write_timeout)));
-        patience.as_mut().poll(cx).map(|()| None)
+        ready!(patience.as_mut().poll(cx));
+        if let Some((_, guard)) = &self.accepted {
+            guard.client().abort(CloseReason::Slow);
+        }
+        Poll::Ready(None)
     }
 }
 

@@ -19,6 +19,7 @@ use hyper::server::conn::http2;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::accept::Pending;
@@ -35,6 +36,9 @@ const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
 const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Clients send nothing but requests.
 const WINDOW_BYTES: u32 = 64 * 1024;
+/// A connection whose last stream was reset has this long to begin another one: its peer may have stopped reading at all, and
+/// then what it was sent last is held until it goes.
+const CUT_PATIENCE: Duration = Duration::from_secs(2);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -44,7 +48,7 @@ type StreamResponse = Response<Either<Full<Bytes>, StreamBody>>;
 pub(super) async fn serve(context: Rc<Context>, socket: Socket, peer: Peer, deadline: Instant, pending: Pending) {
     let idle_max = context.config.server.header_timeout;
     let executor = StreamExecutor::default();
-    let (next, running) = (executor.next.clone(), executor.running.clone());
+    let (next, running, cut) = (executor.next.clone(), executor.running.clone(), executor.cut.clone());
     let pending = Cell::new(Some(pending));
     let service = service_fn(move |request: Request<Incoming>| {
         drop(pending.take());
@@ -64,20 +68,24 @@ pub(super) async fn serve(context: Rc<Context>, socket: Socket, peer: Peer, dead
         .keep_alive_timeout(PING_TIMEOUT)
         .serve_connection(TokioIo::new(socket), service);
     let mut connection = pin!(connection);
-    let mut look = deadline;
+    let (mut look, mut patience) = (deadline, idle_max);
     loop {
         tokio::select! {
             _ = &mut connection => return,
             () = tokio::time::sleep_until(look) => {}
+            () = cut.notified() => {
+                (look, patience) = (look.min(Instant::now() + CUT_PATIENCE), CUT_PATIENCE);
+                continue;
+            }
         }
         if running.get() == 0 {
             break;
         }
-        look = Instant::now() + idle_max;
+        (look, patience) = (Instant::now() + idle_max, idle_max);
     }
     // A request that is just on its way is still answered.
     connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(idle_max, connection).await;
+    let _ = tokio::time::timeout(patience, connection).await;
 }
 
 async fn respond(
@@ -125,6 +133,8 @@ struct StreamExecutor {
     next: Rc<Cell<Option<Rc<Cancel>>>>,
     /// Streams that are being served.
     running: Rc<Cell<usize>>,
+    /// Tells that one was reset.
+    cut: Rc<Notify>,
 }
 
 /// Counts a stream while it is served.
@@ -147,15 +157,19 @@ impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor
     fn execute(&self, future: F) {
         let cancel = self.next.take().unwrap_or_default();
         let running = Running::new(self.running.clone());
+        let cut = self.cut.clone();
         tokio::task::spawn_local(async move {
             let _running = running;
             let mut future = pin!(future);
-            poll_fn(|cx| match future.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(()),
+            let reset = poll_fn(|cx| match future.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(false),
                 // After the future: the service may just have armed it.
-                Poll::Pending => cancel.poll(cx),
+                Poll::Pending => cancel.poll(cx).map(|()| true),
             })
             .await;
+            if reset {
+                cut.notify_one();
+            }
         });
     }
 }

@@ -21,8 +21,9 @@ const BACKLOG: i32 = 4096;
 /// Access to a unix socket: its owner and group.
 const UNIX_MODE: u32 = 0o660;
 /// Unacknowledged or unaccepted data for this long ends a TCP connection: a backstop behind our own eviction, and the
-/// only thing that notices a peer that vanished while data was on its way.
-const USER_TIMEOUT: Duration = Duration::from_secs(30);
+/// only thing that notices a peer that vanished while data was on its way. With a heartbeat every 15 s, which is then that
+/// data, such a peer is gone within 45 s whenever it vanished; the kernel looks only when it sends again, some seconds late.
+const USER_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// A bound listener, not yet on any runtime.
 #[derive(Debug)]

@@ -21,7 +21,7 @@ use crate::frame::{EMPTY_CHUNK, Frame};
 use crate::link::{ConnectionInfo, Opening, Ticket};
 use crate::route::Grant;
 use crate::server::socket::Transport;
-use crate::telemetry::metrics::{CloseReason, Protocol};
+use crate::telemetry::metrics::{self, CloseReason, Protocol};
 
 /// Reconnection time we ask for, in milliseconds; jittered per connection so that clients do not come back together.
 const RETRY_MS: std::ops::Range<u64> = 1000..3000;
@@ -159,6 +159,16 @@ impl Client {
     /// Whether it hears what comes from its stream.
     pub fn is_live(&self) -> bool {
         self.phase.get() == Phase::Live
+    }
+
+    /// How far it is, for the metrics.
+    fn phase_reached(&self) -> metrics::Phase {
+        match self.phase.get() {
+            _ if !self.is_open() => metrics::Phase::Opening,
+            Phase::Opening => metrics::Phase::Opening,
+            Phase::CatchingUp(_) | Phase::Asked => metrics::Phase::Replay,
+            Phase::Live => metrics::Phase::Live,
+        }
     }
 
     /// Whose it is.
@@ -378,12 +388,18 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.shard.remove(&self.client);
-        if self.opened.get() {
-            let reason = match self.client.closing() {
-                Some(Closing::Orderly(reason) | Closing::Abrupt(reason)) => reason,
-                None => CloseReason::Client,
-            };
-            self.shard.metrics.closed(self.client.route, reason);
+        let (route, metrics) = (self.client.route, &self.shard.metrics);
+        let reason = match self.client.closing() {
+            Some(Closing::Orderly(reason) | Closing::Abrupt(reason)) => reason,
+            None => CloseReason::Client,
+        };
+        if !self.opened.get() {
+            // Who leaves before there is a stream has closed none.
+            if reason != CloseReason::Client {
+                metrics.never_opened(route, reason);
+            }
+        } else {
+            metrics.closed(route, reason, self.client.phase_reached());
             tracing::debug!(connection = %self.client.connection, close.reason = reason.label(), "Stream closed");
         }
     }

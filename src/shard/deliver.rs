@@ -43,9 +43,9 @@ impl Shard {
     fn accept(&self, message: ToShard) {
         match message {
             ToShard::Events { stream, events, room: _ } => {
-                events.into_iter().for_each(|event| self.mark_event(stream, event));
+                events.iter().for_each(|event| self.mark_event(stream, event));
             }
-            ToShard::Live { pattern, event, room: _ } => self.mark_live(&pattern, event),
+            ToShard::Live { pattern, event, room: _ } => self.mark_live(&pattern, &event),
             ToShard::Head { stream, head } => self.streams[usize::from(stream)].head.set(Some(head)),
             ToShard::Begin { stream, log, head, gap } => {
                 let view = &self.streams[usize::from(stream)];
@@ -79,7 +79,7 @@ impl Shard {
         }
     }
 
-    fn mark_event(&self, stream: u8, event: Arc<Event>) {
+    fn mark_event(&self, stream: u8, event: &Arc<Event>) {
         let view = &self.streams[usize::from(stream)];
         if let Some(mut head) = view.head.get() {
             head.at = event.at;
@@ -89,7 +89,7 @@ impl Shard {
         view.interest.borrow().for_each_match(&event.subject, |members| self.mark_all(members, item));
     }
 
-    fn mark_live(&self, pattern: &Pattern, event: Arc<Event>) {
+    fn mark_live(&self, pattern: &Pattern, event: &Arc<Event>) {
         let live = self.live.borrow();
         let Some(members) = live.get(pattern) else { return };
         let item = self.batch.push(Item::Event(event.clone()));

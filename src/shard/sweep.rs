@@ -29,6 +29,7 @@ impl Shard {
         for part in (0..PARTS).cycle() {
             tick.tick().await;
             self.sweep(part);
+            self.count_queued();
         }
     }
 

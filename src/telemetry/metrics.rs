@@ -88,12 +88,14 @@ pub enum CloseReason {
     Kicked,
     /// The client sent what it may not send.
     Protocol,
+    /// Memory was short, and its queue among the largest.
+    Memory,
 }
 
 impl CloseReason {
     /// Every reason.
-    pub const ALL: [Self; 7] =
-        [Self::Client, Self::Slow, Self::Drain, Self::Age, Self::Expired, Self::Kicked, Self::Protocol];
+    pub const ALL: [Self; 8] =
+        [Self::Client, Self::Slow, Self::Drain, Self::Age, Self::Expired, Self::Kicked, Self::Protocol, Self::Memory];
 
     /// The label.
     pub fn label(self) -> &'static str {
@@ -105,6 +107,30 @@ impl CloseReason {
             Self::Expired => "expired",
             Self::Kicked => "kicked",
             Self::Protocol => "protocol",
+            Self::Memory => "memory",
+        }
+    }
+}
+
+/// How far a stream was when it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Its feeds had not answered yet, or its head could not be written for what the peer had not read before.
+    Opening,
+    /// It was getting what it had missed, or had fallen behind and read on from the log.
+    Replay,
+    /// It heard what came.
+    Live,
+}
+
+impl Phase {
+    const ALL: [Self; 3] = [Self::Opening, Self::Replay, Self::Live];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Opening => "opening",
+            Self::Replay => "replay",
+            Self::Live => "live",
         }
     }
 }
@@ -143,6 +169,8 @@ pub struct ShardMetrics {
     pub bytes_sent: Number,
     /// Write calls made for them.
     pub writes: Number,
+    /// Bytes that wait for clients, as of the last sweep. Queues share them: together they may hold less.
+    pub queued: Number,
     /// Heartbeats written or queued.
     pub heartbeats: Number,
     /// Readers whose backlog was full and that read on from the log.
@@ -151,6 +179,8 @@ pub struct ShardMetrics {
     pub peers_refused: Number,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: Number,
+    /// Moments of 50 ms in which no connection was accepted for want of descriptors or room.
+    pub accept_pauses: Number,
     /// Panics of connection tasks that were contained.
     pub panics: Number,
     /// When the clients were last swept, in milliseconds since the shard began; with `began` it tells a stuck shard.
@@ -163,7 +193,7 @@ pub struct ShardMetrics {
 #[derive(Debug, Default)]
 struct RouteMetrics {
     opened: [Number; Protocol::ALL.len()],
-    closed: [Number; CloseReason::ALL.len()],
+    closed: [[Number; Phase::ALL.len()]; CloseReason::ALL.len()],
     resumes: [Number; RESUMES.len()],
 }
 
@@ -184,11 +214,14 @@ pub enum Refused {
     Drain,
     /// NATS has not been seen yet.
     Nats,
+    /// `limits.memory`.
+    Memory,
 }
 
 impl Refused {
     /// Every reason.
-    pub const ALL: [Self; 6] = [Self::Connections, Self::User, Self::Address, Self::Rate, Self::Drain, Self::Nats];
+    pub const ALL: [Self; 7] =
+        [Self::Connections, Self::User, Self::Address, Self::Rate, Self::Drain, Self::Nats, Self::Memory];
 
     /// The label, also the value of `Sidestream-Refused`.
     pub fn label(self) -> &'static str {
@@ -199,6 +232,7 @@ impl Refused {
             Self::Rate => "rate",
             Self::Drain => "drain",
             Self::Nats => "nats",
+            Self::Memory => "memory",
         }
     }
 }
@@ -212,10 +246,12 @@ impl ShardMetrics {
             events_sent: Number::default(),
             bytes_sent: Number::default(),
             writes: Number::default(),
+            queued: Number::default(),
             heartbeats: Number::default(),
             fell_behind: Number::default(),
             peers_refused: Number::default(),
             handshakes_failed: Number::default(),
+            accept_pauses: Number::default(),
             panics: Number::default(),
             swept: Number::default(),
             began: Instant::now(),
@@ -233,15 +269,31 @@ impl ShardMetrics {
     }
 
     /// A stream has ended.
-    pub fn closed(&self, route: usize, reason: CloseReason) {
+    pub fn closed(&self, route: usize, reason: CloseReason, phase: Phase) {
         self.connections.sub(1);
-        self.routes[route].closed[reason as usize].add(1);
+        self.routes[route].closed[reason as usize][phase as usize].add(1);
+    }
+
+    /// A stream was ended that had never been counted as open.
+    pub fn never_opened(&self, route: usize, reason: CloseReason) {
+        self.routes[route].closed[reason as usize][Phase::Opening as usize].add(1);
     }
 
     /// A request was refused softly.
     pub fn refused(&self, reason: Refused) {
         self.refused[reason as usize].add(1);
     }
+}
+
+/// What memory is used; written by the thread that watches it.
+#[derive(Debug, Default)]
+pub struct MemoryMetrics {
+    /// Bytes that may be used; 0 without a budget.
+    pub budget: Number,
+    /// Bytes that count against it.
+    pub used: Number,
+    /// Bytes that frames hold, in the history and in queues.
+    pub frames: Number,
 }
 
 /// All numbers of the process.
@@ -251,6 +303,8 @@ pub struct Metrics {
     pub feed: Arc<FeedMetrics>,
     /// Each shard's.
     pub shards: Vec<Arc<ShardMetrics>>,
+    /// The process's memory.
+    pub memory: MemoryMetrics,
     routes: Vec<String>,
     streams: Vec<(String, Arc<crate::link::FeedStatus>)>,
     started: SystemTime,
@@ -262,6 +316,7 @@ impl Metrics {
         Self {
             feed: Arc::default(),
             shards: (0..shards).map(|_| Arc::new(ShardMetrics::new(routes.len()))).collect(),
+            memory: MemoryMetrics::default(),
             routes,
             streams,
             started: SystemTime::now(),
@@ -302,6 +357,13 @@ impl Metrics {
             1.0,
         );
         gauge("start_time_seconds", "Start of the process since the epoch", &[], started);
+        let memory = &self.memory;
+        let help = "Bytes the process may use before new streams wait; 0 without a budget";
+        gauge("memory_budget_bytes", help, &[], memory.budget.get() as f64);
+        let help = "Bytes that count against the memory budget";
+        gauge("memory_used_bytes", help, &[], memory.used.get() as f64);
+        let help = "Bytes that events hold in memory, in the history and in queues";
+        gauge("frames_bytes", help, &[], memory.frames.get() as f64);
     }
 
     fn feeds(&self) {
@@ -343,6 +405,8 @@ impl Metrics {
             self.sum(|s| s.events_sent.get()),
         );
         counter("bytes_sent_total", "Bytes of event streams handed to sockets", &[], self.sum(|s| s.bytes_sent.get()));
+        let help = "Bytes that wait for clients; queues share them";
+        gauge("queue_bytes", help, &[], self.sum(|s| s.queued.get()) as f64);
         counter("writes_total", "Write calls made for event streams", &[], self.sum(|s| s.writes.get()));
         counter("heartbeats_sent_total", "Heartbeats written or queued", &[], self.sum(|s| s.heartbeats.get()));
         let help = "Times a reader's backlog was full and it went on from the stream's log";
@@ -351,6 +415,8 @@ impl Metrics {
         counter("peers_refused_total", help, &[], self.sum(|s| s.peers_refused.get()));
         let help = "TLS handshakes that failed or took too long";
         counter("tls_handshakes_failed_total", help, &[], self.sum(|s| s.handshakes_failed.get()));
+        let help = "Moments of 50 ms in which a listener accepted nobody for want of descriptors or room";
+        counter("accept_pauses_total", help, &[], self.sum(|s| s.accept_pauses.get()));
         counter("panics_total", "Panics of connection tasks, contained", &[], self.sum(|s| s.panics.get()));
         for reason in Refused::ALL {
             let count = self.sum(|s| s.refused[reason as usize].get());
@@ -366,9 +432,12 @@ impl Metrics {
                 counter("connections_total", "Event streams opened", &labels, count);
             }
             for reason in CloseReason::ALL {
-                let count = self.sum(|s| s.routes[index].closed[reason as usize].get());
-                let labels = [("route", route.as_str()), ("reason", reason.label())];
-                counter("connections_closed_total", "Event streams ended", &labels, count);
+                for phase in Phase::ALL {
+                    let count = self.sum(|s| s.routes[index].closed[reason as usize][phase as usize].get());
+                    let labels = [("route", route.as_str()), ("reason", reason.label()), ("phase", phase.label())];
+                    let help = "Event streams ended; in the phase `opening` also such as never opened";
+                    counter("connections_closed_total", help, &labels, count);
+                }
             }
             for (place, outcome) in RESUMES.iter().enumerate() {
                 let count = self.sum(|s| s.routes[index].resumes[place].get());

@@ -17,6 +17,7 @@ pub mod netns;
 pub mod ports;
 pub mod process;
 pub mod proxy;
+pub mod tls;
 
 use std::future::Future;
 use std::time::{Duration, Instant};

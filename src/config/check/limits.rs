@@ -7,7 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Checker, Section};
 use crate::config::units::shorten;
-use crate::config::{Heartbeat, Limits, Log, LogFormat};
+use crate::config::{Config, Heartbeat, Limits, Log, LogFormat};
+use crate::memory::PROGRAM_BYTES_MAX;
 
 /// A rate is doubled for its burst, so this leaves room in 32 bits; it is far above what one process can serve.
 const COUNT_MAX: u32 = 1_000_000_000;
@@ -28,6 +29,7 @@ pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Limits {
     let queue_events = count("queue_events") as usize;
     let replay_events = count("replay_events").into();
     let replays = count("replays") as usize;
+    let memory = memory(cx, section);
     Limits {
         connections,
         connections_per_user,
@@ -42,7 +44,27 @@ pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Limits {
         event_bytes: cx.memory_size(section, "event_bytes"),
         replay_events,
         replays,
-        memory: Some(cx.size(section, "memory", 0..=i64::MAX as u64)).filter(|bytes| *bytes > 0),
+        memory,
+    }
+}
+
+/// Zero is automatic.
+fn memory(cx: &mut Checker<'_>, section: &Section<'_>) -> Option<u64> {
+    let bytes = cx.size(section, "memory", 0..=i64::MAX as u64);
+    if (1..PROGRAM_BYTES_MAX).contains(&bytes) {
+        cx.fault_in(section, "memory", "the program itself needs more: allowed are \"0\" and 32MiB or more", None);
+    }
+    (bytes > 0).then_some(bytes)
+}
+
+/// A budget that the history fills alone would let nobody in, from some time after the start on.
+pub(super) fn check_budget(cx: &mut Checker<'_>, root: &Section<'_>, config: &Config) {
+    let history = (config.history_bytes as u64).saturating_mul(config.routes.streams.len() as u64);
+    if let Some(budget) = config.limits.memory.filter(|budget| *budget <= history.saturating_add(PROGRAM_BYTES_MAX)) {
+        let message =
+            format!("{budget} bytes leave nothing for clients: the history of all streams may take {history}");
+        let note = Some("history.bytes is held once for each stream; the program itself needs up to 32MiB");
+        cx.fault_in(&root.section("limits"), "memory", message, note);
     }
 }
 

@@ -2,14 +2,12 @@
 
 use super::{Checker, Section};
 use crate::config::tree::Value;
-use crate::config::units::parse_size;
 
 /// Section, key, and what it would do.
-const UNBUILT: [(&str, &str, &str); 4] = [
+const UNBUILT: [(&str, &str, &str); 3] = [
     ("server", "proxy_protocol", "read the PROXY protocol"),
     ("trust", "client_certificate", "take a client certificate as proof"),
     ("presence", "subject", "publish presence"),
-    ("limits", "memory", "budget memory other than automatically"),
 ];
 
 pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>) {
@@ -27,8 +25,6 @@ pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>) {
 fn refuse(cx: &mut Checker<'_>, section: &Section<'_>, key: &str, what: &str) {
     let asked = match section.table.get(key).map(|node| &node.value) {
         Some(Value::Flag(flag)) => *flag,
-        // A malformed size is reported by its own check.
-        Some(Value::Text(text)) if key == "memory" => parse_size(text).is_ok_and(|bytes| bytes > 0),
         Some(Value::Text(text)) => !text.is_empty(),
         Some(Value::Integer(number)) => *number > 0,
         Some(Value::Array(items)) => !items.is_empty(),
