@@ -315,8 +315,17 @@ impl App {
 
     /// Resident memory in bytes.
     pub fn resident(&self) -> u64 {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// The most resident memory there has been, in bytes.
+    pub fn peak_resident(&self) -> u64 {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("the program runs");
-        let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS is in /proc");
+        let line = status.lines().find_map(|l| l.strip_prefix(name)).expect("the kernel tells it in /proc");
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse().expect("a number of kB");
         kib * 1024
     }
