@@ -34,7 +34,8 @@ use crate::cursor::LastEventId;
 use crate::limit::Limiter;
 use crate::route::{Audience, Grant, GrantError, Route};
 use crate::shard::Shard;
-use crate::shard::client::{Guard, Spec};
+use crate::shard::client::Spec;
+use crate::shard::guard::Guard;
 use crate::subject::{Pattern, Token};
 use crate::telemetry::metrics::{Protocol, Refused};
 

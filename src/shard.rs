@@ -8,7 +8,9 @@
 mod batch;
 mod budget;
 pub mod client;
+pub mod course;
 mod deliver;
+pub mod guard;
 pub mod output;
 mod sweep;
 
@@ -21,7 +23,8 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 use tokio::sync::mpsc;
 
-use self::client::{Client, Guard, Spec};
+use self::client::{Client, Spec};
+use self::guard::Guard;
 use self::output::Bounds;
 use crate::cursor::Cursor;
 use crate::feed::Feeds;

@@ -10,7 +10,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderValue,
 use hyper::{Response, StatusCode};
 use uuid::Uuid;
 
-use crate::shard::client::jittered_retry;
+use crate::shard::course::jittered_retry;
 use crate::telemetry::metrics::Refused;
 
 /// Methods of the public listener.

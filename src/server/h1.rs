@@ -26,7 +26,8 @@ use tokio::time::{Instant, Sleep};
 use super::socket::Socket;
 use crate::http::trust::Peer;
 use crate::http::{self, Answer, Context};
-use crate::shard::client::{Closing, Guard};
+use crate::shard::client::Closing;
+use crate::shard::guard::Guard;
 use crate::telemetry::metrics::CloseReason;
 
 /// Most header lines (requirement R19).

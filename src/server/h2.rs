@@ -26,7 +26,8 @@ use super::accept::Pending;
 use super::socket::Socket;
 use crate::http::trust::Peer;
 use crate::http::{self, Answer, Context};
-use crate::shard::client::{Client, Closing, Guard};
+use crate::shard::client::{Client, Closing};
+use crate::shard::guard::Guard;
 
 /// Streams of one connection (requirement R23).
 const STREAMS_MAX: u32 = 100;

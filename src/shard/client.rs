@@ -1,10 +1,9 @@
 //! One event stream: what it may hear, how far it is, and how it ends.
 //!
 //! A [`Client`] is shared between the shard's loop, which puts frames to it, and the task that owns its connection. It is
-//! taken out of every index when its [`Guard`] is dropped, whatever the way. Bytes and bounds are [`super::output`]'s.
+//! taken out of every index when its [`Guard`](super::guard::Guard) is dropped, whatever the way. Bytes and bounds are [`super::output`]'s.
 
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -12,19 +11,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use uuid::Uuid;
 
+use super::Membership;
 use super::batch::Standing;
 use super::output::{Bounds, Output, Overflow};
-use super::{Membership, Shard};
 use crate::cursor::LastEventId;
-use crate::frame::notice::{self, ByeCode, Resume};
-use crate::frame::{EMPTY_CHUNK, Frame};
-use crate::link::{ConnectionInfo, Opening, Ticket};
+use crate::frame::Frame;
+use crate::frame::notice::{ByeCode, Resume};
+use crate::link::{ConnectionInfo, Ticket};
 use crate::route::Grant;
-use crate::server::socket::Transport;
 use crate::telemetry::metrics::{self, CloseReason, Protocol};
-
-/// Reconnection time we ask for, in milliseconds; jittered per connection so that clients do not come back together.
-const RETRY_MS: std::ops::Range<u64> = 1000..3000;
 
 /// What is known of a stream before it opens.
 #[derive(Debug)]
@@ -76,23 +71,23 @@ pub struct Client {
     pub(super) position: Cell<u64>,
     /// What it was last told of NATS.
     pub(super) told_degraded: Cell<bool>,
-    phase: Cell<Phase>,
-    listening: Cell<bool>,
-    resume: Cell<Resume>,
+    pub(super) phase: Cell<Phase>,
+    pub(super) listening: Cell<bool>,
+    pub(super) resume: Cell<Resume>,
     /// The task that owns the connection, or waits for the opening.
     waker: Cell<Option<Waker>>,
     /// The task of an HTTP/2 stream, which hyper does not wake while the peer does not read.
     cancel: Cell<Option<Waker>>,
     last_write: Cell<u64>,
-    blocked_since: Cell<Option<u64>>,
+    pub(super) blocked_since: Cell<Option<u64>>,
     end: Cell<Option<(u64, ByeCode)>>,
-    closing: Cell<Option<Closing>>,
+    pub(super) closing: Cell<Option<Closing>>,
     permit: crate::limit::Permit,
 }
 
 /// How far a client is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Its feeds have not answered yet.
     Opening,
     /// It has been served up to this sequence and gets the next piece when that is on the wire.
@@ -162,7 +157,7 @@ impl Client {
     }
 
     /// How far it is, for the metrics.
-    fn phase_reached(&self) -> metrics::Phase {
+    pub(super) fn phase_reached(&self) -> metrics::Phase {
         match self.phase.get() {
             _ if !self.is_open() => metrics::Phase::Opening,
             Phase::Opening => metrics::Phase::Opening,
@@ -324,208 +319,4 @@ impl Client {
         self.last_write.set(now);
         self.blocked_since.set(blocked.then_some(now));
     }
-}
-
-/// Keeps a client in its shard. Dropping it takes the client out of every index and counts its end.
-#[derive(Debug)]
-pub struct Guard {
-    shard: Rc<Shard>,
-    client: Rc<Client>,
-    /// Set when the response has been committed: only then is it a connection in the metrics.
-    opened: Cell<bool>,
-}
-
-impl Guard {
-    pub(super) fn new(shard: Rc<Shard>, client: Rc<Client>) -> Self {
-        Self { shard, client, opened: Cell::new(false) }
-    }
-
-    /// The client.
-    pub fn client(&self) -> &Rc<Client> {
-        &self.client
-    }
-
-    /// Its shard.
-    pub fn shard(&self) -> &Rc<Shard> {
-        &self.shard
-    }
-
-    /// Counts the stream as open: the response is committed.
-    pub fn opened(&self) {
-        if !self.opened.replace(true) {
-            self.shard.metrics.opened(self.client.route, self.client.protocol, self.client.resume.get());
-            tracing::debug!(connection = %self.client.connection, "Stream opened");
-        }
-    }
-
-    /// Gives the client its socket (HTTP/1.1). `head` is written before everything that waits.
-    pub fn start(&self, transport: Transport, head: Bytes) {
-        let mut output = self.client.output.borrow_mut();
-        output.push_front(head);
-        output.transport = Some(transport);
-        drop(output);
-        self.opened();
-    }
-
-    /// Writes what waits; then, for a client that catches up, asks for more.
-    pub fn drain(&self) -> std::io::Result<()> {
-        self.shard.drain(&self.client)
-    }
-
-    /// Takes what waits, for an HTTP/2 body.
-    pub fn take(&self) -> Option<Bytes> {
-        let taken = self.client.output.borrow_mut().take();
-        if let Some(bytes) = &taken {
-            self.shard.metrics.bytes_sent.add(bytes.len() as u64);
-            let blocked = !self.client.output.borrow().is_empty();
-            self.client.progressed(self.shard.now(), blocked);
-        }
-        self.shard.go_on(&self.client);
-        taken
-    }
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.shard.remove(&self.client);
-        let (route, metrics) = (self.client.route, &self.shard.metrics);
-        let reason = match self.client.closing() {
-            Some(Closing::Orderly(reason) | Closing::Abrupt(reason)) => reason,
-            None => CloseReason::Client,
-        };
-        if !self.opened.get() {
-            // Who leaves before there is a stream has closed none.
-            if reason != CloseReason::Client {
-                metrics.never_opened(route, reason);
-            }
-        } else {
-            metrics.closed(route, reason, self.client.phase_reached());
-            tracing::debug!(connection = %self.client.connection, close.reason = reason.label(), "Stream closed");
-        }
-    }
-}
-
-impl Shard {
-    /// A client's feed has answered: the first piece opens the stream, later ones go on with it.
-    pub(super) fn attached(&self, client: &Client, piece: crate::link::Piece) {
-        let now = self.now();
-        if client.closing.get().is_some() {
-            // Nothing may follow `bye`. A registration is undone with the rest, when the guard is dropped.
-            if piece.joined {
-                self.join_stream(client);
-            }
-            return client.wake();
-        }
-        if let Some(opening) = piece.opening {
-            if client.phase.get() == Phase::Opening {
-                client.resume.set(opening.resume);
-                self.put_connected(client, &opening);
-            }
-            if let Some(gap) = opening.gap {
-                client.push_piece(client.bytes_of(&gap), now);
-            }
-        }
-        for event in piece.events {
-            if let Some(frame) = event.frames.get(client.format) {
-                self.metrics.events_sent.add(1);
-                client.push_piece(client.bytes_of(frame), now);
-            }
-        }
-        client.log.set(piece.log);
-        client.position.set(piece.upto);
-        if piece.joined {
-            client.phase.set(Phase::Live);
-            self.join_stream(client);
-            self.tell_state(client, piece.degraded);
-        } else {
-            client.phase.set(Phase::CatchingUp(piece.upto));
-        }
-        self.opened_if_all_answered(client);
-        client.wake();
-    }
-
-    /// What a client that was not listening has missed of NATS being lost and coming back.
-    fn tell_state(&self, client: &Client, degraded: bool) {
-        if client.told_degraded.replace(degraded) == degraded {
-            return;
-        }
-        let head = self.head_for(client);
-        let frame = if degraded { notice::degraded(head) } else { notice::recovered(head) };
-        client.push(client.bytes_of(&frame), self.bounds(), self.now());
-    }
-
-    /// The core subscriptions of a client are active.
-    pub(super) fn listening(&self, client: &Client, degraded: bool) {
-        if client.closing.get().is_some() {
-            return client.wake();
-        }
-        client.listening.set(true);
-        if client.stream.is_none() {
-            let opening = Opening { resume: Resume::New, id: String::new(), gap: None };
-            self.put_connected(client, &opening);
-            self.tell_state(client, degraded);
-        }
-        self.opened_if_all_answered(client);
-        client.wake();
-    }
-
-    fn opened_if_all_answered(&self, client: &Client) {
-        let joined = client.membership.borrow().live.is_some();
-        if client.phase.get() != Phase::Opening && client.hears_live() && client.listening.get() && !joined {
-            self.join_live(client);
-        }
-    }
-
-    fn put_connected(&self, client: &Client, opening: &Opening) {
-        let id = (!opening.id.is_empty()).then_some(opening.id.as_str());
-        let connection = client.connection.to_string();
-        let frame = notice::connected(&connection, opening.resume, self.settings.heartbeat, jittered_retry(), id);
-        client.push_piece(client.bytes_of(&frame), self.now());
-    }
-
-    /// Writes what waits for a client with a socket of its own.
-    pub(super) fn drain(&self, client: &Client) -> std::io::Result<()> {
-        let (written, result) = self.batch.with_scratch(|scratch| client.output.borrow_mut().drain(scratch));
-        self.metrics.bytes_sent.add(written.bytes as u64);
-        self.metrics.writes.add(written.calls);
-        if written.progress {
-            client.progressed(self.now(), !client.output.borrow().is_empty());
-        } else if client.output.borrow().is_empty() {
-            client.blocked_since.set(None);
-        }
-        result?;
-        self.go_on(client);
-        Ok(())
-    }
-
-    /// A client that has been given its piece asks for the next.
-    pub(super) fn go_on(&self, client: &Client) {
-        if let Phase::CatchingUp(upto) = client.phase.get()
-            && client.closing.get().is_none()
-            && client.output.borrow().is_empty()
-        {
-            client.phase.set(Phase::Asked);
-            self.ask_next_piece(client, upto);
-        }
-    }
-
-    /// Ends a stream in order: what waits, `sidestream.bye`, the end of the response.
-    pub(super) fn bye(&self, client: &Client, code: ByeCode, reason: CloseReason) {
-        self.flush_list(client);
-        let frame = notice::bye(code, jittered_retry(), self.head_for(client));
-        let now = self.now();
-        client.push_piece(client.bytes_of(&frame), now);
-        if client.protocol == Protocol::Http1 {
-            client.push_piece(Bytes::from_static(EMPTY_CHUNK), now);
-        }
-        if client.closing.get().is_none() {
-            client.closing.set(Some(Closing::Orderly(reason)));
-            client.wake();
-        }
-    }
-}
-
-/// A reconnection time, in milliseconds.
-pub fn jittered_retry() -> u64 {
-    fastrand::u64(RETRY_MS)
 }

@@ -1,0 +1,90 @@
+//! What keeps a client in its shard, whoever serves its connection: when it is dropped, the client is in no index any more.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::Shard;
+use super::client::{Client, Closing};
+use crate::server::socket::Transport;
+use crate::telemetry::metrics::CloseReason;
+
+/// Keeps a client in its shard. Dropping it takes the client out of every index and counts its end.
+#[derive(Debug)]
+pub struct Guard {
+    shard: Rc<Shard>,
+    client: Rc<Client>,
+    /// Set when the response has been committed: only then is it a connection in the metrics.
+    opened: Cell<bool>,
+}
+
+impl Guard {
+    pub(super) fn new(shard: Rc<Shard>, client: Rc<Client>) -> Self {
+        Self { shard, client, opened: Cell::new(false) }
+    }
+
+    /// The client.
+    pub fn client(&self) -> &Rc<Client> {
+        &self.client
+    }
+
+    /// Its shard.
+    pub fn shard(&self) -> &Rc<Shard> {
+        &self.shard
+    }
+
+    /// Counts the stream as open: the response is committed.
+    pub fn opened(&self) {
+        if !self.opened.replace(true) {
+            self.shard.metrics.opened(self.client.route, self.client.protocol, self.client.resume.get());
+            tracing::debug!(connection = %self.client.connection, "Stream opened");
+        }
+    }
+
+    /// Gives the client its socket (HTTP/1.1). `head` is written before everything that waits.
+    pub fn start(&self, transport: Transport, head: Bytes) {
+        let mut output = self.client.output.borrow_mut();
+        output.push_front(head);
+        output.transport = Some(transport);
+        drop(output);
+        self.opened();
+    }
+
+    /// Writes what waits; then, for a client that catches up, asks for more.
+    pub fn drain(&self) -> std::io::Result<()> {
+        self.shard.drain(&self.client)
+    }
+
+    /// Takes what waits, for an HTTP/2 body.
+    pub fn take(&self) -> Option<Bytes> {
+        let taken = self.client.output.borrow_mut().take();
+        if let Some(bytes) = &taken {
+            self.shard.metrics.bytes_sent.add(bytes.len() as u64);
+            let blocked = !self.client.output.borrow().is_empty();
+            self.client.progressed(self.shard.now(), blocked);
+        }
+        self.shard.go_on(&self.client);
+        taken
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.shard.remove(&self.client);
+        let (route, metrics) = (self.client.route, &self.shard.metrics);
+        let reason = match self.client.closing() {
+            Some(Closing::Orderly(reason) | Closing::Abrupt(reason)) => reason,
+            None => CloseReason::Client,
+        };
+        if !self.opened.get() {
+            // Who leaves before there is a stream has closed none.
+            if reason != CloseReason::Client {
+                metrics.never_opened(route, reason);
+            }
+        } else {
+            metrics.closed(route, reason, self.client.phase_reached());
+            tracing::debug!(connection = %self.client.connection, close.reason = reason.label(), "Stream closed");
+        }
+    }
+}
