@@ -94,8 +94,16 @@ async fn storm(clients: usize, old: bool, mix: Mix, source: Source, limits: Limi
     let jetstream = jetstream::new(async_nats::connect(format!("127.0.0.1:{}", nats.port)).await.expect("NATS"));
     let history = if mix == Mix::Own { "1GiB" } else { "64MiB" };
     let start = |history| {
-        let setup =
-            Setup { name: "events", core: None, certificate: None, h2c: false, limits, history, heartbeat: "1h" };
+        let setup = Setup {
+            name: "events",
+            core: None,
+            under: &[],
+            certificate: None,
+            h2c: false,
+            limits,
+            history,
+            heartbeat: "1h",
+        };
         Sidecar::start(directory.path(), nats.port, &setup)
     };
     let mut server = start(history);

@@ -37,6 +37,8 @@ pub struct Setup<'a> {
     pub name: &'a str,
     /// Where it runs; anywhere without one.
     pub core: Option<usize>,
+    /// A program that runs it, and that one's arguments, where there is one.
+    pub under: &'a [String],
     /// With one it speaks TLS, HTTP/1.1 and HTTP/2, and plain HTTP/1.1 otherwise.
     pub certificate: Option<&'a Certificate>,
     /// HTTP/2 without TLS.
@@ -59,8 +61,9 @@ impl Sidecar {
     pub fn start(directory: &Path, nats: u16, setup: &Setup<'_>) -> Self {
         let config = directory.join(format!("{}.toml", setup.name));
         std::fs::write(&config, configuration(nats, setup)).expect("the configuration is written");
-        let mut command = command(setup.core, Path::new(env!("CARGO_BIN_EXE_sidestream")));
-        command.args(["serve", "--log-format", "json", "--config"]).arg(&config).stderr(Stdio::piped());
+        let mut words = setup.under.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_sidestream")]);
+        let mut command = command(setup.core, Path::new(words.next().expect("at least the sidecar")));
+        command.args(words).args(["serve", "--log-format", "json", "--config"]).arg(&config).stderr(Stdio::piped());
         let mut process = Process::spawn(&mut command);
         let mut lines = BufReader::new(process.pipes().stderr.take().expect("piped")).lines();
         let (port, admin) = ports(&mut lines);

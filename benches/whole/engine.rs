@@ -104,8 +104,17 @@ impl Engine {
         Self::with_heartbeats(kind, bench, SILENCE)
     }
 
+    /// Starts a sidecar by another program, such as one that watches it.
+    pub fn under(kind: Kind, bench: &Bench, program: &[String]) -> Self {
+        Self::with(kind, bench, SILENCE, program)
+    }
+
     /// Starts one with so many seconds between heartbeats; the floor has none.
     pub fn with_heartbeats(kind: Kind, bench: &Bench, seconds: u64) -> Self {
+        Self::with(kind, bench, seconds, &[])
+    }
+
+    fn with(kind: Kind, bench: &Bench, seconds: u64, under: &[String]) -> Self {
         let directory = bench.directory.path();
         let server = match kind {
             Kind::Floor => Server::Floor(Floor::start()),
@@ -113,6 +122,7 @@ impl Engine {
                 let setup = Setup {
                     name: kind.name(),
                     core: Some(SERVER_CORE),
+                    under,
                     certificate: protocol.is_encrypted().then_some(&bench.certificate),
                     h2c: protocol == Protocol::H2c,
                     limits: Limits::Wide,

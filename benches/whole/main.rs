@@ -6,9 +6,9 @@
 //! cargo bench --bench whole -- burst 1000 plain nchan       # only these beside the floor
 //! ```
 //!
-//! Scenarios: `fanout`, `burst`, `saturation`, `users`, `idle`, `connects`, `heartbeat`, `storm`; each file says what it
-//! measures. Who is measured: `plain`, `tls`, `h2`, `h2c` (sidestream), `nchan`, `nchan-tls`, `nchan-h2`; and `seed=N`, `rounds=N`,
-//! `seconds=N`.
+//! Scenarios: `fanout`, `burst`, `instructions`, `saturation`, `users`, `idle`, `connects`, `heartbeat`, `storm`; each file
+//! says what it measures. Who is measured: `plain`, `tls`, `h2`, `h2c` (sidestream), `nchan`, `nchan-tls`, `nchan-h2`; and
+//! `seed=N`, `rounds=N`, `seconds=N`, `keep=DIR`.
 //!
 //! The floor is a process that makes one write of the same bytes per connection and event, and nothing else. Who is
 //! measured runs on one core, one at a time, and the readers, the publisher and NATS on another. Figures are CPU time of
@@ -16,6 +16,7 @@
 //! same round. On loopback the sender also pays for the receiver's half of the kernel's work.
 
 mod bench;
+mod callgrind;
 mod certificate;
 mod child;
 mod clock;
@@ -25,6 +26,7 @@ mod floor;
 mod framing;
 mod heartbeat;
 mod idle;
+mod instructions;
 mod machine;
 mod nchan;
 mod options;
@@ -61,6 +63,7 @@ fn main() {
         match scenario {
             Scenario::Fanout => rounds::run(&options, &sizes, 1),
             Scenario::Burst => rounds::run(&options, &sizes, rounds::BURST),
+            Scenario::Instructions => instructions::run(&options, &sizes),
             Scenario::Saturation => saturation::run(&options, &sizes),
             Scenario::Users => users::run(&options, &sizes),
             Scenario::Idle => idle::run(&options, &sizes),

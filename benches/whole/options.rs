@@ -1,5 +1,7 @@
 //! The command line: scenarios, numbers of connections, and who is measured.
 
+use std::path::PathBuf;
+
 use crate::engine::{Kind, Protocol};
 use crate::nchan::Nchan;
 
@@ -11,6 +13,7 @@ const SPARE: u64 = 100;
 pub enum Scenario {
     Fanout,
     Burst,
+    Instructions,
     Saturation,
     Users,
     Idle,
@@ -20,9 +23,10 @@ pub enum Scenario {
 }
 
 impl Scenario {
-    const ALL: [(&'static str, Self); 8] = [
+    const ALL: [(&'static str, Self); 9] = [
         ("fanout", Self::Fanout),
         ("burst", Self::Burst),
+        ("instructions", Self::Instructions),
         ("saturation", Self::Saturation),
         ("users", Self::Users),
         ("idle", Self::Idle),
@@ -35,7 +39,7 @@ impl Scenario {
     fn sizes(self) -> &'static [usize] {
         match self {
             Self::Fanout => &[1000, 5000, 15_000],
-            Self::Burst | Self::Saturation | Self::Connects => &[1000],
+            Self::Burst | Self::Instructions | Self::Saturation | Self::Connects => &[1000],
             Self::Users | Self::Storm => &[5000],
             Self::Idle => &[10_000, 19_000],
             Self::Heartbeat => &[19_500],
@@ -50,6 +54,7 @@ impl Scenario {
         const NCHAN: Kind = Kind::Nchan(Protocol::Plain);
         match self {
             Self::Fanout | Self::Burst => &[PLAIN, TLS, H2, NCHAN],
+            Self::Instructions => &[PLAIN, TLS, Kind::Sidecar(Protocol::H2c)],
             Self::Saturation | Self::Users | Self::Storm | Self::Heartbeat => &[PLAIN, NCHAN],
             Self::Connects => &[PLAIN, TLS, NCHAN, Kind::Nchan(Protocol::Tls)],
             Self::Idle => &[PLAIN, TLS, H2, NCHAN, Kind::Nchan(Protocol::Tls), Kind::Nchan(Protocol::H2)],
@@ -68,14 +73,22 @@ pub struct Options {
     pub rounds: Option<usize>,
     /// How long something that goes on is measured.
     pub seconds: Option<u64>,
+    /// Where profiles stay.
+    pub keep: Option<PathBuf>,
 }
 
 impl Options {
     /// Reads the command line; says what is wrong with it.
     pub fn parse(arguments: &[String]) -> Result<Self, String> {
-        let (scenarios, sizes, kinds) = (Vec::new(), Vec::new(), Vec::new());
-        let mut options =
-            Self { scenarios, sizes, kinds, seed: fastrand::u64(..1_000_000), rounds: None, seconds: None };
+        let mut options = Self {
+            scenarios: Vec::new(),
+            sizes: Vec::new(),
+            kinds: Vec::new(),
+            seed: fastrand::u64(..1_000_000),
+            rounds: None,
+            seconds: None,
+            keep: None,
+        };
         // `cargo bench` adds `--bench`.
         for word in arguments.iter().filter(|word| !word.starts_with("--")) {
             options.take(word).ok_or_else(|| format!("what is {word:?}? see benches/whole/main.rs"))?;
@@ -92,6 +105,7 @@ impl Options {
                 "seed" => self.seed = value.parse().ok()?,
                 "rounds" => self.rounds = Some(value.parse().ok().filter(|rounds| *rounds > 0)?),
                 "seconds" => self.seconds = Some(value.parse().ok().filter(|seconds| *seconds > 0)?),
+                "keep" => self.keep = Some(value.into()),
                 _ => return None,
             }
         } else if let Ok(size) = word.parse() {

@@ -1,8 +1,4 @@
-//! What choosing a client's missed events from memory costs: its own matches, or the range it missed?
-//!
-//! ```sh
-//! cargo bench --bench resume                   # log entries; default 1000000
-//! ```
+//! `resume`: what choosing a client's missed events from memory costs: its own matches, or the range it missed?
 //!
 //! A log of frames of about 240 bytes, for 100 000 users and, one in 25, for everybody on 20 subjects. A client that missed
 //! the last so many of them resumes with its own subjects only, or with its own and everybody's. Time is the thread's CPU
@@ -12,13 +8,14 @@
 use std::hint::black_box;
 use std::sync::Arc;
 
-use rustix::time::{ClockId, clock_gettime};
 use sidestream::config::Format;
 use sidestream::cursor::{Cursor, Epoch, Position};
 use sidestream::event::{Event, Frames};
 use sidestream::frame::{EventNaming, Frame, Message, Payload};
 use sidestream::log::{Log, PieceSize};
 use sidestream::subject::Pattern;
+
+use crate::time::thread_cpu;
 
 const USERS: u64 = 100_000;
 const TOPICS: u64 = 20;
@@ -30,8 +27,9 @@ const ASKED: u64 = 100;
 const ALL: PieceSize = PieceSize { bytes: usize::MAX, events: usize::MAX };
 const PIECE: PieceSize = PieceSize { bytes: 128 * 1024, events: 1024 };
 
-fn main() {
-    let entries: u64 = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(1_000_000);
+/// Prints the table, for a log of so many entries.
+pub fn run(entries: u64) {
+    println!("\n## Resume from memory\n");
     let log = log_of(entries);
     println!("| entries missed | resumes with | own matches | all of them µs | ns/match | first piece µs |");
     println!("|---|---|---|---|---|---|");
@@ -91,9 +89,4 @@ fn measure(log: &Log, after: u64, with_everybody: bool, piece: PieceSize) -> (f6
         matches += found;
     }
     (best, matches as f64 / (SERIES as u64 * ASKED) as f64)
-}
-
-fn thread_cpu() -> f64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
