@@ -1,6 +1,6 @@
 //! The memory budget: how much may be used, how much is, and what follows from it.
 //!
-//! One thread looks every 50 ms ([`Watch`]), more often while memory is short. Over the budget new streams are refused
+//! One thread looks every 50 ms ([`Watch`]), more often while memory is short, less where there is no budget. Over the budget new streams are refused
 //! softly ([`crate::limit`]); over 110 % of it shards are ordered to free bytes ([`Orders`]), which they do by ending the
 //! streams with the largest queues (`shard::budget`). Nothing here is asked while events are delivered. Where the limit and
 //! the usage come from is [`cgroup`]'s business.
@@ -27,6 +27,8 @@ use crate::telemetry::metrics::Metrics;
 const LOOK: Duration = Duration::from_millis(50);
 /// The same over the budget, where every megabyte counts; shards act on an order in less.
 const LOOK_FULL: Duration = Duration::from_millis(20);
+/// The same where there is no budget: only the metrics want to know.
+const LOOK_UNBOUND: Duration = Duration::from_secs(1);
 /// Between two sweeps of the limiter's idle keys.
 const SWEEP: Duration = Duration::from_secs(10);
 /// What a stream holds beside its queue at least, in bytes: a plain one.
@@ -235,7 +237,11 @@ impl Watch {
                 swept = Instant::now();
                 self.limiter.sweep();
             }
-            std::thread::sleep(if full { LOOK_FULL } else { LOOK });
+            std::thread::sleep(match (self.budget, full) {
+                (None, _) => LOOK_UNBOUND,
+                (Some(_), false) => LOOK,
+                (Some(_), true) => LOOK_FULL,
+            });
         }
     }
 

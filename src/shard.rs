@@ -69,6 +69,8 @@ pub struct Shard {
     live_members: RefCell<Members>,
     batch: batch::Batch,
     generation: Cell<u32>,
+    /// Bytes that wait for clients, by part of the sweep.
+    queued: [Cell<u64>; sweep::PARTS],
     started: Instant,
     draining: Cell<bool>,
 }
@@ -127,6 +129,7 @@ impl Shard {
             live_members: RefCell::default(),
             batch: batch::Batch::default(),
             generation: Cell::new(0),
+            queued: Default::default(),
             started: Instant::now(),
             draining: Cell::new(false),
         })

@@ -12,8 +12,10 @@ use crate::event::Event;
 use crate::frame::Frame;
 use crate::link::Tells;
 
-/// Messages of one batch.
-const ITEMS_MAX: usize = 4096;
+/// Messages of one batch. What has come by now goes together: who is to get several of them gets them by one write.
+const ITEMS_MAX: usize = 16 * 1024;
+/// As many are room for the next batch; the memory of more is given back.
+const ITEMS_KEPT: usize = 4096;
 /// Bytes of one batch. More may come with the last messages taken in: they have been in the shard's queue, which is bounded.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Items of one list. What is written to one client at once must be what a socket takes: everything beyond is kept for it.
@@ -221,11 +223,14 @@ impl Batch {
         of[slot as usize] = List::EMPTY;
     }
 
+    /// Messages taken in.
+    pub(super) fn len(&self) -> usize {
+        self.items.borrow().len()
+    }
+
     /// Whether it is to be written before more is taken in.
     pub(super) fn is_full(&self) -> bool {
-        self.items.borrow().len() >= ITEMS_MAX
-            || self.bytes.get() >= BYTES_MAX
-            || self.lists.borrow().longest >= LIST_MAX
+        self.len() >= ITEMS_MAX || self.bytes.get() >= BYTES_MAX || self.lists.borrow().longest >= LIST_MAX
     }
 
     /// Takes an item in.
@@ -319,13 +324,16 @@ impl Batch {
 
     /// Forgets the items, and keeps the memory. `dirty` comes from [`Batch::take_dirty`]; every list of its slots has been taken.
     pub(super) fn clear(&self, mut dirty: Vec<u32>) {
-        self.items.borrow_mut().clear();
+        let mut items = self.items.borrow_mut();
+        items.clear();
+        items.shrink_to(ITEMS_KEPT);
         self.bytes.set(0);
         dirty.clear();
         let mut lists = self.lists.borrow_mut();
         lists.longest = 0;
         lists.dirty = dirty;
         lists.nodes.clear();
+        lists.nodes.shrink_to(ITEMS_KEPT);
         lists.nodes.push(ROOT);
         let mut gathered = self.gathered.borrow_mut();
         gathered.list = List::EMPTY;

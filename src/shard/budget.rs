@@ -3,11 +3,13 @@
 //!
 //! Ordered by [`crate::memory`], rarely; what is queued is added up by the sweep, so that delivering costs nothing for it.
 
+use std::cell::Cell;
 use std::cmp::Reverse;
 use std::rc::Rc;
 
 use super::Shard;
 use super::client::Client;
+use super::sweep::PARTS;
 use crate::memory::Orders;
 use crate::telemetry::metrics::CloseReason;
 
@@ -31,7 +33,7 @@ impl Shard {
             freed += queued;
             client.abort(CloseReason::Memory);
         }
-        self.count_queued();
+        (0..PARTS).for_each(|part| self.count_queued(part));
     }
 
     /// Clients that have a queue and are not ending, the largest queue first.
@@ -44,11 +46,13 @@ impl Shard {
         queues
     }
 
-    /// Adds up what waits for all clients that are not ending.
-    pub(super) fn count_queued(&self) {
+    /// Adds up what waits for the clients of one part of the sweep that are not ending.
+    pub(super) fn count_queued(&self, part: usize) {
         let clients = self.clients.borrow();
-        let staying = clients.iter().filter(|(_, client)| client.closing().is_none());
-        self.metrics.queued.set(staying.map(|(_, client)| queued(client)).sum());
+        let theirs = (part..clients.capacity()).step_by(PARTS).filter_map(|slot| clients.get(slot));
+        let waiting = theirs.filter(|client| client.is_blocked() && client.closing().is_none());
+        self.queued[part].set(waiting.map(|client| queued(client)).sum());
+        self.metrics.queued.set(self.queued.iter().map(Cell::get).sum());
     }
 }
 

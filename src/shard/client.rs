@@ -266,7 +266,8 @@ impl Client {
         self.queued(now);
     }
 
-    fn queued(&self, now: u64) {
+    /// Something waits for it.
+    pub(super) fn queued(&self, now: u64) {
         if self.blocked_since.get().is_none() {
             self.blocked_since.set(Some(now));
         }
@@ -308,6 +309,11 @@ impl Client {
 
     pub(super) fn since_write(&self, now: u64) -> u64 {
         now.saturating_sub(self.last_write.get())
+    }
+
+    /// Whether something waits for it.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked_since.get().is_some()
     }
 
     pub(super) fn blocked_for(&self, now: u64) -> Option<u64> {

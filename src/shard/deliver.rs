@@ -21,6 +21,8 @@ use crate::telemetry::metrics::{CloseReason, Protocol};
 
 /// Messages taken from the queue at a time; one may be the events of a whole burst.
 const TAKEN_AT_ONCE: usize = 4;
+/// Messages taken in after which other tasks of the shard get a turn: 1 ms.
+const MESSAGES_PER_TURN: usize = 2048;
 /// Writes after which other tasks of the shard get a turn: 2 to 4 ms.
 const WRITES_PER_TURN: usize = 256;
 
@@ -29,10 +31,15 @@ impl Shard {
         let mut messages = Vec::with_capacity(TAKEN_AT_ONCE);
         while queue.recv_many(&mut messages, TAKEN_AT_ONCE).await > 0 {
             self.batch.now.set(self.now());
+            let mut turn = MESSAGES_PER_TURN;
             loop {
                 messages.drain(..).for_each(|message| self.accept(message));
                 if queue.is_empty() || self.batch.is_full() {
                     break;
+                }
+                if self.batch.len() >= turn {
+                    turn += MESSAGES_PER_TURN;
+                    tokio::task::yield_now().await;
                 }
                 queue.recv_many(&mut messages, TAKEN_AT_ONCE).await;
             }

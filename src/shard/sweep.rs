@@ -2,7 +2,6 @@
 //!
 //! Every client is visited once a second, a quarter of them at a time.
 
-use std::rc::Rc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::client::Client;
@@ -12,7 +11,7 @@ use crate::frame::notice::{self, ByeCode};
 use crate::telemetry::metrics::CloseReason;
 
 /// Parts the clients are visited in, one per tick.
-const PARTS: usize = 4;
+pub(super) const PARTS: usize = 4;
 const TICK: Duration = Duration::from_millis(1000 / PARTS as u64);
 
 /// Heartbeat frames of one tick: one per stream, one for routes without.
@@ -29,7 +28,6 @@ impl Shard {
         for part in (0..PARTS).cycle() {
             tick.tick().await;
             self.sweep(part);
-            self.count_queued();
         }
     }
 
@@ -37,16 +35,15 @@ impl Shard {
         let now = self.now();
         self.metrics.swept.set(now);
         let mut heartbeats = Heartbeats { per_stream: vec![None; self.streams.len()], plain: None };
-        let slots = self.clients.borrow().capacity();
-        for slot in (part..slots).step_by(PARTS) {
-            let client = self.clients.borrow().get(slot).cloned();
-            if let Some(client) = client {
-                self.visit(&client, now, &mut heartbeats);
-            }
+        // Nobody leaves meanwhile: that is for the tasks of connections, which are only woken here.
+        let clients = self.clients.borrow();
+        for client in (part..clients.capacity()).step_by(PARTS).filter_map(|slot| clients.get(slot)) {
+            self.visit(client, now, &mut heartbeats);
         }
+        self.count_queued(part);
     }
 
-    fn visit(&self, client: &Rc<Client>, now: u64, heartbeats: &mut Heartbeats) {
+    fn visit(&self, client: &Client, now: u64, heartbeats: &mut Heartbeats) {
         if client.blocked_for(now).is_some_and(|blocked| blocked >= millis(self.settings.write_timeout)) {
             return client.abort(CloseReason::Slow);
         }
@@ -77,20 +74,15 @@ impl Shard {
         }
         let frame = self.heartbeat_frame(client, heartbeats);
         self.metrics.heartbeats.add(1);
-        client.push(client.bytes_of(&frame), self.bounds(), now);
-        if self.drain_now(client).is_err() {
-            client.abort(CloseReason::Client);
-        }
-    }
-
-    /// Writes what was queued directly, where the client has a socket of its own.
-    fn drain_now(&self, client: &Client) -> std::io::Result<()> {
+        // Nothing waits, so it is written at once; its task is woken only if that fails.
+        client.output.borrow_mut().push_beyond(client.bytes_of(&frame));
         if client.output.borrow().transport.is_none() {
-            return Ok(());
+            return client.queued(now);
         }
         match self.drain(client) {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Ok(()),
-            result => result,
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => client.queued(now),
+            Err(_) => client.abort(CloseReason::Client),
         }
     }
 
