@@ -103,8 +103,8 @@ impl Look {
 
 /// Bytes that we have given back and the allocator has kept.
 ///
-/// glibc returns memory to the kernel only from the end of its heaps: when a thousand queues have been freed, resident memory
-/// stays where it was, perhaps for hours. That memory is there for whoever comes next, so it must neither keep new clients
+/// An allocator returns memory late, and glibc, where the library is used without jemalloc, only from the end of its heaps: when
+/// a thousand queues have been freed, resident memory stays where it was, perhaps for hours. That memory is there for whoever comes next, so it must neither keep new clients
 /// out nor put more of them out. What we hold is known: what it falls by and resident memory does not is kept. It is an
 /// estimate, and corrected by what shows that it was too high: resident memory that rises above its highest, although
 /// there was something to be taken from what is kept.
