@@ -341,3 +341,64 @@ impl Batch {
         gathered.bytes.shrink_to(GATHERED_BYTES_KEPT);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(slots: u32) -> Batch {
+        let batch = Batch::default();
+        (0..slots).for_each(|slot| batch.admit(slot));
+        batch
+    }
+
+    fn mark(batch: &Batch, slots: &[u32]) -> u32 {
+        let item = batch.push(Item::Notice(Frame::comment(), Notice::Live(true)));
+        batch.mark_all(slots.iter().copied(), item);
+        item
+    }
+
+    #[test]
+    fn clients_that_get_the_same_share_a_list_and_hear_once() {
+        let batch = batch(3);
+        let first = mark(&batch, &[0, 1, 2]);
+        let second = mark(&batch, &[0, 2, 0]);
+        assert_eq!(batch.take_dirty(), [0, 1, 2]);
+        let [a, b, c] = [0, 1, 2].map(|slot| batch.take(slot));
+        assert_eq!((a.list, a.len, b.len), (c.list, 2, 1));
+        assert_ne!(a.list, b.list);
+        batch.with_path(a.list, |path| assert_eq!([path[0].1, path[1].1], [first, second]));
+        assert_eq!(batch.with_bytes(a, 0, <[u8]>::len), 2 * batch.with_bytes(b, 0, <[u8]>::len));
+        batch.with_standing(a.list, |standing| assert_eq!(standing.degraded, Some(true)));
+        assert_eq!(batch.take(0).len, 0, "taken once");
+    }
+
+    #[test]
+    fn a_slot_that_is_given_away_inherits_nothing() {
+        let batch = batch(1);
+        mark(&batch, &[0]);
+        batch.take(0);
+        batch.admit(0);
+        assert!(!batch.waits_for(0));
+        mark(&batch, &[0]);
+        assert_eq!(
+            (batch.take_dirty(), batch.take(0).len),
+            (vec![0, 0], 1),
+            "it stands there twice, and is written once"
+        );
+    }
+
+    #[test]
+    fn it_is_full_when_one_client_is_to_get_as_much_as_a_socket_takes() {
+        let batch = batch(1);
+        for _ in 1..LIST_MAX {
+            mark(&batch, &[0]);
+        }
+        assert!(!batch.is_full());
+        mark(&batch, &[0]);
+        assert!(batch.is_full());
+        batch.take(0);
+        batch.clear(batch.take_dirty());
+        assert!(!batch.is_full());
+    }
+}
