@@ -1,5 +1,5 @@
 //! Peers that vanish without a word, as a machine does that loses its network: gone within 45 s, although nothing is sent to
-//! them but heartbeats.
+//! them but heartbeats. And those who only read slowly: they are still there.
 
 mod support;
 
@@ -9,6 +9,7 @@ use support::h2::Events;
 use support::netns::Namespace;
 use support::tls::Certificate;
 use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, get, h2};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// From the cut to the end of the last stream.
 const GONE: Duration = Duration::from_secs(45);
@@ -77,4 +78,25 @@ async fn a_peer_that_vanishes_is_gone_within_45_seconds() {
         drop(held);
     })
     .await;
+}
+
+/// For the kernel a window that never holds a whole segment is shut, however much goes through it: by `TCP_USER_TIMEOUT`
+/// alone this reader is cut off after 27 s.
+#[tokio::test]
+async fn a_slow_reader_with_a_narrow_window_stays() {
+    let nats = Nats::start(Version::Current).await;
+    let publisher = nats.events().await;
+    let app = App::start(&Config::on(&nats)).await;
+    let cursor = app.events("alice").await.last_event_id().to_owned();
+    publisher.publish_all((0..200).map(|n| (format!("events.user.slow.{n}"), vec![b'x'; 4096]))).await;
+    let mut socket = support::client::narrow(app.address()).await;
+    let request = get("/events").user("slow").header("Last-Event-ID", &cursor);
+    socket.write_all(&request.bytes()).await.expect("the request is taken");
+    let began = Instant::now();
+    let mut taken = [0; 10_000];
+    while began.elapsed() < GONE {
+        let read = tokio::time::timeout(DEADLINE, socket.read_exact(&mut taken)).await.expect("read in time");
+        assert!(read.is_ok(), "cut off after {:?}", began.elapsed());
+        tokio::time::sleep(Duration::from_millis(4500)).await;
+    }
 }

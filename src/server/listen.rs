@@ -23,7 +23,8 @@ const UNIX_MODE: u32 = 0o660;
 /// Unacknowledged or unaccepted data for this long ends a TCP connection: a backstop behind our own eviction, and the
 /// only thing that notices a peer that vanished while data was on its way. With a heartbeat every 15 s, which is then that
 /// data, such a peer is gone within 45 s whenever it vanished; the kernel looks only when it sends again, some seconds late.
-const USER_TIMEOUT: Duration = Duration::from_secs(25);
+/// A stream that is blocked goes without it ([`super::socket::Transport::set_user_timeout`]).
+pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// A bound listener, not yet on any runtime.
 #[derive(Debug)]

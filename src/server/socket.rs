@@ -16,6 +16,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::listen::USER_TIMEOUT;
 use super::tls::TlsStream;
 
 /// A connection while hyper has it.
@@ -227,6 +228,17 @@ impl Transport {
             tls.finish();
         }
         let _ = self.socket().shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Lets the kernel end the connection when nothing is acknowledged for [`USER_TIMEOUT`], or not.
+    ///
+    /// Of a peer that reads slowly it judges wrongly (measured on Linux 6.18): once the window was shut it counts on from there until
+    /// a window holds the whole first segment that waits, whatever has gone through smaller ones in between.
+    pub fn set_user_timeout(&self, on: bool) {
+        if !matches!(self, Self::Unix(_)) {
+            // It fails only where the connection has ended.
+            let _ = self.socket().set_tcp_user_timeout(on.then_some(USER_TIMEOUT));
+        }
     }
 
     /// Makes closing drop what the kernel still holds for the peer, instead of keeping it for a reader that does not read.

@@ -21,6 +21,9 @@ use crate::link::{ConnectionInfo, Ticket};
 use crate::route::Grant;
 use crate::telemetry::metrics::{self, CloseReason, Protocol};
 
+/// Visits of the sweep, one a second, after which a client that was blocked is left to the kernel's judgement again.
+const CALM: u8 = 20;
+
 /// What is known of a stream before it opens.
 #[derive(Debug)]
 pub struct Spec {
@@ -80,6 +83,8 @@ pub struct Client {
     cancel: Cell<Option<Waker>>,
     last_write: Cell<u64>,
     pub(super) blocked_since: Cell<Option<u64>>,
+    /// Visits of the sweep since it was blocked at one, up to [`CALM`].
+    calm: Cell<u8>,
     end: Cell<Option<(u64, ByeCode)>>,
     pub(super) closing: Cell<Option<Closing>>,
     permit: crate::limit::Permit,
@@ -136,6 +141,7 @@ impl Client {
             cancel: Cell::default(),
             last_write: Cell::new(now),
             blocked_since: Cell::new(None),
+            calm: Cell::new(CALM),
             end: Cell::new(None),
             closing: Cell::new(None),
             permit: spec.permit,
@@ -318,6 +324,18 @@ impl Client {
 
     pub(super) fn blocked_for(&self, now: u64) -> Option<u64> {
         self.blocked_since.get().map(|since| now.saturating_sub(since))
+    }
+
+    /// Decides, at each visit of the sweep, who notices that the peer has gone: of a blocked client we see progress or none,
+    /// and the kernel would take slow reading for absence; of the others only the kernel knows.
+    pub(super) fn judge_by_kernel(&self) {
+        let Some(transport) = &self.output.borrow().transport else { return };
+        let before = self.calm.get();
+        let now = if self.is_blocked() { 0 } else { CALM.min(before + 1) };
+        self.calm.set(now);
+        if (now == CALM) != (before == CALM) {
+            transport.set_user_timeout(now == CALM);
+        }
     }
 
     /// The socket took something.

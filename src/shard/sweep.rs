@@ -47,6 +47,7 @@ impl Shard {
         if client.blocked_for(now).is_some_and(|blocked| blocked >= millis(self.settings.write_timeout)) {
             return client.abort(CloseReason::Slow);
         }
+        client.judge_by_kernel();
         if let Some(code) = client.ends_now(now) {
             let reason = match code {
                 ByeCode::Drain => CloseReason::Drain,
