@@ -4,6 +4,7 @@
 //! module of its own: [`browser`] (host and origin), [`identity`] and [`trust`] (who), [`target`] (what), [`reject`] (how it
 //! is said no). Writing the stream is the shard's and the server's business.
 
+pub mod body;
 pub mod browser;
 pub mod identity;
 pub mod reject;
@@ -20,11 +21,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body as _;
 use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, TRANSFER_ENCODING};
-use hyper::{Method, Request, Response, Version};
+use hyper::{Method, Response, Version};
 use uuid::Uuid;
 
+use self::body::Request;
 use self::identity::{Identity, User};
 use self::reject::Refusal;
 use self::target::Query;
@@ -63,7 +65,7 @@ pub type FrontAnswer<'a> = Pin<Box<dyn Future<Output = Option<Response<Full<Byte
 /// Something that sees requests before the routes do, for `sidestream dev` only.
 pub trait Front: std::fmt::Debug + Send + Sync {
     /// Answers a request itself, or leaves it to the routes.
-    fn answer<'a>(&'a self, request: &'a mut Request<Incoming>) -> FrontAnswer<'a>;
+    fn answer<'a>(&'a self, request: &'a mut Request) -> FrontAnswer<'a>;
     /// The user that a query names; outside this trait a query never names anyone.
     fn user(&self, query: &Query) -> Option<Result<User, Refusal>>;
 }
@@ -97,7 +99,7 @@ impl From<Refused> for No {
 }
 
 /// Answers a request. Identity headers are evaluated first and are gone afterwards.
-pub async fn answer(context: &Context, peer: Peer, mut request: Request<Incoming>) -> Answer {
+pub async fn answer(context: &Context, peer: Peer, mut request: Request) -> Answer {
     let event_stream = browser::is_event_stream_client(request.headers());
     let origin = request.headers().get(ORIGIN).cloned();
     let mut answer = match stream(context, peer, &mut request).await {
@@ -120,7 +122,7 @@ pub async fn answer(context: &Context, peer: Peer, mut request: Request<Incoming
     answer
 }
 
-async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) -> Result<(Response<()>, Guard), No> {
+async fn stream(context: &Context, peer: Peer, request: &mut Request) -> Result<(Response<()>, Guard), No> {
     let config = &*context.config;
     well_formed(request)?;
     browser::gate(&config.server, request)?;
@@ -163,7 +165,7 @@ async fn stream(context: &Context, peer: Peer, request: &mut Request<Incoming>) 
 }
 
 /// What no request of ours looks like, whatever its route.
-fn well_formed<B>(request: &Request<B>) -> Result<(), Refusal> {
+fn well_formed(request: &Request) -> Result<(), Refusal> {
     if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_2) {
         return Err(Refusal::Version);
     }
@@ -196,7 +198,7 @@ fn find<'c>(config: &'c Config, segments: &'c [String]) -> Result<Found<'c>, Ref
         .ok_or(Refusal::NotFound)
 }
 
-fn method<B>(config: &Config, request: &Request<B>) -> Result<(), No> {
+fn method(config: &Config, request: &Request) -> Result<(), No> {
     match *request.method() {
         Method::GET | Method::HEAD => Ok(()),
         Method::OPTIONS => Err(No::Response(Box::new(browser::options(&config.server, request.headers().get(ORIGIN))))),
@@ -204,7 +206,7 @@ fn method<B>(config: &Config, request: &Request<B>) -> Result<(), No> {
     }
 }
 
-fn no_body(request: &Request<Incoming>) -> Result<(), Refusal> {
+fn no_body(request: &Request) -> Result<(), Refusal> {
     let headers = request.headers();
     let announced = headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|l| l != "0");
     if announced || !request.body().is_end_stream() { Err(Refusal::BodyNotAllowed) } else { Ok(()) }

@@ -271,7 +271,7 @@ async fn loses_nothing(app: &App, stall: Stall, user: &str, one: Stalled, all: s
 #[tokio::test]
 async fn a_stalled_stream_is_reset_and_its_siblings_lose_nothing() {
     const STREAMS: usize = 100;
-    const WARM: usize = 200;
+    const WARM: usize = 400;
     const COUNT: usize = 100;
     support::bounded(async {
         let nats = Nats::start(Version::Current).await;
@@ -296,28 +296,29 @@ async fn a_stalled_stream_is_reset_and_its_siblings_lose_nothing() {
             assert_eq!(events.next().await.name, "sidestream.connected");
         }
         // Everything is as large as it gets before anybody stalls.
+        let mut before = Vec::new();
         for n in (0..WARM).step_by(10) {
             publish(&publisher, n..n + 10).await;
             join_all(streams.iter_mut().map(|events| hears(events, n..n + 10))).await;
+            before.push(app.resident());
         }
-        let resident = app.resident();
         let mut stalled = streams.pop().expect("a hundred");
-        let (mut n, mut most, began) = (WARM, 0, Instant::now());
+        let (mut n, mut after, began) = (WARM, Vec::new(), Instant::now());
         // On under traffic until it is gone, and then for a while.
         let mut rest = COUNT;
         while rest > 0 {
             publish(&publisher, n..n + 10).await;
             join_all(streams.iter_mut().map(|events| hears(events, n..n + 10))).await;
             n += 10;
-            most = most.max(app.resident());
+            after.push(app.resident());
             if app.metric("sidestream_connections_closed_total", &[("reason", "slow")]).await > 0.5 {
                 rest -= 10;
             }
             assert!(began.elapsed() < Duration::from_secs(60), "the stalled stream is still there");
         }
-        let grown = most.saturating_sub(resident);
+        let grown = at_rest(after).saturating_sub(at_rest(before.split_off(WARM / 20)));
         println!("{} events, {} KiB more", n - WARM, grown / 1024);
-        assert!(grown <= 1 << 20, "{grown} bytes more");
+        assert!(grown <= COST, "{grown} bytes more");
         #[allow(clippy::cast_precision_loss, reason = "a hundred")]
         app.metric_is("sidestream_connections", &[], (STREAMS - 1) as f64, DEADLINE).await;
         // It was reset, behind what fitted its window.
@@ -331,6 +332,12 @@ async fn a_stalled_stream_is_reset_and_its_siblings_lose_nothing() {
         assert!(seen < n, "the stalled stream got everything");
     })
     .await;
+}
+
+/// Without what is in flight at the moment, which makes a megabyte more or less.
+fn at_rest(mut samples: Vec<u64>) -> u64 {
+    samples.sort_unstable();
+    samples[samples.len() / 8]
 }
 
 async fn hears(events: &mut h2::Events, range: std::ops::Range<usize>) {

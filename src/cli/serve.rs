@@ -21,7 +21,7 @@ pub struct Args {
     /// How log lines look [default: text on a terminal, else json]
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<LogFormatArg>,
-    /// Log level or filter, such as debug or info,sidestream::feed=trace
+    /// Log level or filter, such as debug or info,sidestream::feed=debug
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
 }

@@ -6,9 +6,8 @@ use std::sync::{Arc, OnceLock};
 use async_nats::Client;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -16,6 +15,7 @@ use uuid::Uuid;
 use super::PAGE;
 use crate::app::State;
 use crate::feed::connection::Kept;
+use crate::http::body::Request;
 use crate::http::identity::User;
 use crate::http::reject::Refusal;
 use crate::http::target::Query;
@@ -53,7 +53,7 @@ impl Demo {
         let _ = self.process.set((control, state));
     }
 
-    async fn publish(&self, request: &mut Request<Incoming>) -> Response<Full<Bytes>> {
+    async fn publish(&self, request: &mut Request) -> Response<Full<Bytes>> {
         let Ok(body) = Limited::new(request.body_mut(), BODY_BYTES_MAX).collect().await else {
             return error(StatusCode::PAYLOAD_TOO_LARGE, "a message has at most 1 MiB");
         };
@@ -101,7 +101,7 @@ async fn publish_from_page(
 }
 
 impl Front for Demo {
-    fn answer<'a>(&'a self, request: &'a mut Request<Incoming>) -> FrontAnswer<'a> {
+    fn answer<'a>(&'a self, request: &'a mut Request) -> FrontAnswer<'a> {
         Box::pin(async move {
             let (method, path) = (request.method().clone(), request.uri().path().to_owned());
             match (method, path.as_str()) {

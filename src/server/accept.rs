@@ -211,7 +211,14 @@ impl Acceptor {
 
     async fn serve(&self, socket: Socket, peer: Peer, http2: bool, deadline: Instant, pending: Pending) {
         if http2 {
-            return h2::serve(self.context.clone(), socket, peer, deadline, pending).await;
+            // A task of its own: this one holds what a handshake and HTTP/1.1 need.
+            let count = TaskCount::new(self);
+            let connection = h2::serve(self.context.clone(), socket, peer, deadline, pending);
+            tokio::task::spawn_local(async move {
+                let _count = count;
+                connection.await;
+            });
+            return;
         }
         if let Some(stream) = h1::serve(&self.context, socket, peer, deadline).await {
             drop(pending);

@@ -24,10 +24,12 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, Sleep};
 
 use super::socket::Socket;
+use crate::http::body::RequestBody;
 use crate::http::trust::Peer;
 use crate::http::{self, Answer, Context};
 use crate::shard::client::Closing;
 use crate::shard::guard::Guard;
+use crate::shard::output::Way;
 use crate::telemetry::metrics::CloseReason;
 
 /// Most header lines (requirement R19).
@@ -130,7 +132,7 @@ async fn respond(
     peer: Peer,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
-    match http::answer(&context, peer, request).await {
+    match http::answer(&context, peer, request.map(RequestBody::Http1)).await {
         Answer::Response(response) => Ok(response),
         Answer::Stream(head, guard) => {
             handoff.set(Some((head, guard)));
@@ -165,7 +167,7 @@ impl Stream {
         if client.closing().is_none() {
             client.abort(reason);
         }
-        if let Some(transport) = &mut client.output.borrow_mut().transport {
+        if let Way::Socket(transport) = &mut client.output.borrow_mut().way {
             match client.closing() {
                 Some(Closing::Orderly(_)) => transport.finish(),
                 _ => transport.abandon(),
@@ -194,7 +196,7 @@ impl Stream {
     /// Ready when the peer has gone, or sends what it has no business to.
     fn poll_read(&self, stray: &mut usize, cx: &mut TaskContext<'_>) -> Poll<CloseReason> {
         let mut output = self.guard.client().output.borrow_mut();
-        let Some(transport) = &mut output.transport else { return Poll::Pending };
+        let Way::Socket(transport) = &mut output.way else { return Poll::Pending };
         let mut scratch = [0; 1024];
         loop {
             if ready!(transport.poll_read_ready(cx)).is_err() {
@@ -221,7 +223,7 @@ impl Stream {
                 Err(_) => return Poll::Ready(Err(CloseReason::Client)),
             }
             let output = self.guard.client().output.borrow();
-            let Some(transport) = &output.transport else { return Poll::Ready(Ok(())) };
+            let Way::Socket(transport) = &output.way else { return Poll::Ready(Ok(())) };
             if ready!(transport.poll_write_ready(cx)).is_err() {
                 return Poll::Ready(Err(CloseReason::Client));
             }

@@ -1,202 +1,168 @@
-//! HTTP/2: streams stay inside hyper, as bodies over the same client.
+//! HTTP/2: a connection, on the `h2` crate itself.
 //!
-//! hyper does not ask a body for more while the peer does not read, so a body cannot end a stalled stream. The executor can:
-//! it runs each stream's future beside the client's own end, and dropping the future resets the stream while its siblings
-//! go on.
+//! hyper would put a body, and a task for it, between the shard and a stream; here the shard hands frames to the connection
+//! directly ([`outgoing`]), and a delivery wakes the connection's task alone. What one request becomes is [`stream`]'s
+//! business, whether the peer is still there [`keepalive`]'s.
+
+mod keepalive;
+pub mod outgoing;
+mod stream;
 
 use std::cell::Cell;
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context as TaskContext, Poll};
+use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Either;
-use http_body_util::Full;
-use hyper::body::{Body, Frame, Incoming};
-use hyper::server::conn::http2;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::Notify;
-use tokio::time::Instant;
+use h2::RecvStream;
+use h2::server::{Builder, SendResponse};
+use hyper::Request;
+use tokio::time::{Instant, Sleep};
 
+use self::keepalive::Keepalive;
+use self::outgoing::Piece;
+use self::stream::{Exchange, Running};
 use super::accept::Pending;
 use super::socket::Socket;
+use crate::http::Context;
 use crate::http::trust::Peer;
-use crate::http::{self, Answer, Context};
-use crate::shard::client::{Client, Closing};
-use crate::shard::guard::Guard;
 
 /// Streams of one connection (requirement R23).
 const STREAMS_MAX: u32 = 100;
 /// Header block of one request, in bytes.
 const HEADER_LIST_BYTES_MAX: u32 = 16 * 1024;
-/// What hyper buffers for one stream: the bound of a slow one on top of its own backlog.
-const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Clients send nothing but requests.
 const WINDOW_BYTES: u32 = 64 * 1024;
+/// Streams the peer may reset before we have seen them, and that we may reset for its errors, before the connection ends
+/// (CVE-2023-44487 and its like).
+const RESETS_BY_PEER_MAX: usize = 20;
+const RESETS_BY_US_MAX: usize = 1024;
 /// A connection whose last stream was reset has this long to begin another one: its peer may have stopped reading at all, and
 /// then what it was sent last is held until it goes.
 const CUT_PATIENCE: Duration = Duration::from_secs(2);
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-type StreamResponse = Response<Either<Full<Bytes>, StreamBody>>;
+/// The streams of a connection.
+#[derive(Debug, Default)]
+struct Streams {
+    /// Requests that are being served.
+    running: Cell<usize>,
+    /// One was reset by us.
+    cut: Cell<bool>,
+}
 
 /// Serves a connection until it ends, or has had no stream for `header_timeout`. `pending` is given up with the first request.
 pub(super) async fn serve(context: Rc<Context>, socket: Socket, peer: Peer, deadline: Instant, pending: Pending) {
-    let idle_max = context.config.server.header_timeout;
-    let executor = StreamExecutor::default();
-    let (next, running, cut) = (executor.next.clone(), executor.running.clone(), executor.cut.clone());
-    let pending = Cell::new(Some(pending));
-    let service = service_fn(move |request: Request<Incoming>| {
-        drop(pending.take());
-        // hyper hands the future to the executor right after this call, on the same thread.
-        let cancel = Rc::<Cancel>::default();
-        next.set(Some(cancel.clone()));
-        respond(context.clone(), cancel, peer, request)
-    });
-    let connection = http2::Builder::new(executor)
-        .timer(TokioTimer::new())
+    // Pings notice a peer that vanished, and a slow one has not.
+    socket.set_user_timeout(false);
+    let handshake = Builder::new()
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
-        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(socket), service);
-    let mut connection = pin!(connection);
-    let (mut look, mut patience) = (deadline, idle_max);
-    loop {
-        tokio::select! {
-            _ = &mut connection => return,
-            () = tokio::time::sleep_until(look) => {}
-            () = cut.notified() => {
-                (look, patience) = (look.min(Instant::now() + CUT_PATIENCE), CUT_PATIENCE);
-                continue;
+        .max_pending_accept_reset_streams(RESETS_BY_PEER_MAX)
+        .max_local_error_reset_streams(Some(RESETS_BY_US_MAX))
+        .handshake(socket);
+    let Ok(Ok(h2)) = tokio::time::timeout_at(deadline, handshake).await else { return };
+    Connection::new(context, h2, peer, deadline, pending).run().await;
+}
+
+struct Connection {
+    context: Rc<Context>,
+    h2: h2::server::Connection<Socket, Piece>,
+    peer: Peer,
+    pending: Option<Pending>,
+    streams: Rc<Streams>,
+    keepalive: Keepalive,
+    /// When to look whether there is any stream.
+    look: Instant,
+    /// Without one for so long the connection ends.
+    patience: Duration,
+    /// The earlier of both deadlines.
+    alarm: Pin<Box<Sleep>>,
+}
+
+/// Why a connection takes no more requests.
+enum End {
+    /// There is no stream, and has been none for as long as may be.
+    Idle,
+    /// The peer has gone, or broken the protocol.
+    Gone,
+}
+
+type Asked = (Request<RecvStream>, SendResponse<Piece>);
+
+impl Connection {
+    fn new(
+        context: Rc<Context>,
+        mut h2: h2::server::Connection<Socket, Piece>,
+        peer: Peer,
+        deadline: Instant,
+        pending: Pending,
+    ) -> Self {
+        let keepalive = Keepalive::new(h2.ping_pong().expect("taken once"));
+        let patience = context.config.server.header_timeout;
+        let alarm = Box::pin(tokio::time::sleep_until(deadline));
+        let (pending, streams, look) = (Some(pending), Rc::default(), deadline);
+        Self { context, h2, peer, pending, streams, keepalive, look, patience, alarm }
+    }
+
+    async fn run(mut self) {
+        loop {
+            match poll_fn(|cx| self.poll_asked(cx)).await {
+                Ok(asked) => self.answer(asked),
+                Err(End::Idle) => break,
+                Err(End::Gone) => return,
             }
         }
-        if running.get() == 0 {
-            break;
+        // A request that is just on its way is still answered.
+        self.h2.graceful_shutdown();
+        let patience = self.patience;
+        let rest = async {
+            while let Some(Ok(asked)) = poll_fn(|cx| self.h2.poll_accept(cx)).await {
+                self.answer(asked);
+            }
+        };
+        let _ = tokio::time::timeout(patience, rest).await;
+    }
+
+    fn poll_asked(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Asked, End>> {
+        // Reads and writes; nothing else does.
+        if let Poll::Ready(accepted) = self.h2.poll_accept(cx) {
+            return Poll::Ready(accepted.and_then(Result::ok).ok_or(End::Gone));
         }
-        (look, patience) = (Instant::now() + idle_max, idle_max);
-    }
-    // A request that is just on its way is still answered.
-    connection.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(patience, connection).await;
-}
-
-async fn respond(
-    context: Rc<Context>,
-    cancel: Rc<Cancel>,
-    peer: Peer,
-    request: Request<Incoming>,
-) -> Result<StreamResponse, std::convert::Infallible> {
-    let mut response = match http::answer(&context, peer, request).await {
-        Answer::Response(response) => response.map(Either::Left),
-        Answer::Stream(head, guard) => {
-            cancel.client.set(Some(guard.client().clone()));
-            cancel.armed.set(true);
-            guard.opened();
-            head.map(|()| Either::Right(StreamBody { guard }))
+        self.keepalive.hear(cx);
+        if self.streams.cut.take() {
+            self.patience = CUT_PATIENCE;
+            self.look = self.look.min(Instant::now() + CUT_PATIENCE);
         }
-    };
-    // Connection-specific fields do not exist in HTTP/2 (RFC 9113 section 8.2.2).
-    response.headers_mut().remove(hyper::header::CONNECTION);
-    Ok(response)
-}
-
-/// Ends one HTTP/2 stream from outside its body.
-#[derive(Default)]
-struct Cancel {
-    armed: Cell<bool>,
-    client: Cell<Option<Rc<Client>>>,
-}
-
-impl Cancel {
-    fn poll(&self, cx: &TaskContext<'_>) -> Poll<()> {
-        if !self.armed.get() {
-            return Poll::Pending;
+        loop {
+            let due = self.look.min(self.keepalive.due());
+            if self.alarm.deadline() != due {
+                self.alarm.as_mut().reset(due);
+            }
+            ready!(self.alarm.as_mut().poll(cx));
+            if due == self.look {
+                if self.streams.running.get() == 0 {
+                    return Poll::Ready(Err(End::Idle));
+                }
+                self.patience = self.context.config.server.header_timeout;
+                self.look = Instant::now() + self.patience;
+            } else if !self.keepalive.ask(cx) {
+                return Poll::Ready(Err(End::Gone));
+            }
         }
-        let Some(client) = self.client.take() else { return Poll::Pending };
-        let cancelled = client.poll_cancelled(cx);
-        self.client.set(Some(client));
-        cancelled
     }
-}
 
-/// Runs hyper's stream futures on the shard, each beside its cancellation.
-#[derive(Clone, Default)]
-struct StreamExecutor {
-    next: Rc<Cell<Option<Rc<Cancel>>>>,
-    /// Streams that are being served.
-    running: Rc<Cell<usize>>,
-    /// Tells that one was reset.
-    cut: Rc<Notify>,
-}
-
-/// Counts a stream while it is served.
-struct Running(Rc<Cell<usize>>);
-
-impl Running {
-    fn new(count: Rc<Cell<usize>>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
-}
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for StreamExecutor {
-    fn execute(&self, future: F) {
-        let cancel = self.next.take().unwrap_or_default();
-        let running = Running::new(self.running.clone());
-        let cut = self.cut.clone();
+    fn answer(&mut self, (request, respond): Asked) {
+        self.pending = None;
+        let exchange = Exchange { respond, running: Running::new(self.streams.clone()) };
+        let answer = exchange.answer(self.context.clone(), self.peer, request);
         tokio::task::spawn_local(async move {
-            let _running = running;
-            let mut future = pin!(future);
-            let reset = poll_fn(|cx| match future.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(false),
-                // After the future: the service may just have armed it.
-                Poll::Pending => cancel.poll(cx).map(|()| true),
-            })
-            .await;
-            if reset {
-                cut.notify_one();
+            if let Some(stream) = answer.await {
+                // A task of its own: that of the answer holds all that a request needs.
+                tokio::task::spawn_local(stream.run());
             }
         });
-    }
-}
-
-/// The body of an event stream.
-pub(super) struct StreamBody {
-    guard: Guard,
-}
-
-impl Body for StreamBody {
-    type Data = Bytes;
-    type Error = std::io::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let client = self.guard.client();
-        client.set_waker(cx);
-        if matches!(client.closing(), Some(Closing::Abrupt(_))) {
-            return Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionAborted.into())));
-        }
-        match self.guard.take() {
-            Some(bytes) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            None if client.closing().is_some() => Poll::Ready(None),
-            None => Poll::Pending,
-        }
     }
 }

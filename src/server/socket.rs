@@ -4,14 +4,15 @@
 //! TLS session) out, and the stream is written by [`Transport::try_write`], directly and without a task wake-up.
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rustix::net::SendFlags;
+use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
@@ -54,6 +55,11 @@ impl From<Box<TlsStream>> for Socket {
     }
 }
 
+/// So many bytes are gathered on the stack.
+const GATHERED_BYTES: usize = 1024;
+/// Plaintext of a TLS record (RFC 8446 section 5.1).
+const RECORD_BYTES_MAX: usize = 16 * 1024;
+
 /// The HTTP/2 connection preface (RFC 9113 section 3.4).
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -70,6 +76,16 @@ impl Socket {
         let http2 = seen == HTTP2_PREFACE;
         self.sniffed = seen.freeze();
         Ok(http2)
+    }
+
+    /// As [`Transport::set_user_timeout`].
+    pub fn set_user_timeout(&self, on: bool) {
+        let socket = match &self.kind {
+            SocketKind::Tcp(tcp) => SockRef::from(tcp),
+            SocketKind::Tls(tls) => SockRef::from(tls.tcp()),
+            SocketKind::Unix(_) => return,
+        };
+        set_user_timeout(&socket, on);
     }
 
     /// Whether the last write or flush had to wait: then the socket may not be taken from hyper yet.
@@ -108,9 +124,39 @@ impl AsyncRead for Socket {
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let result = match &mut self.kind {
-            SocketKind::Tcp(s) => Pin::new(s).poll_write(cx, buf),
+            SocketKind::Tcp(s) => poll_send(s, cx, buf),
             SocketKind::Unix(s) => Pin::new(s).poll_write(cx, buf),
             SocketKind::Tls(s) => Pin::new(&mut **s).poll_write(cx, buf),
+        };
+        if result.is_pending() {
+            self.blocked.set(true);
+        }
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// For HTTP/2, which has the head of a frame and its bytes apart: they leave as one segment, or one TLS record.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all: usize = slices.iter().map(|slice| slice.len()).sum();
+        let result = match &mut self.kind {
+            // Fewer bytes are gathered here for less than it costs the kernel.
+            SocketKind::Tcp(s) if all > GATHERED_BYTES => Pin::new(s).poll_write_vectored(cx, slices),
+            SocketKind::Unix(s) if all > GATHERED_BYTES => Pin::new(s).poll_write_vectored(cx, slices),
+            _ => {
+                let mut gathered = SmallVec::<[u8; GATHERED_BYTES]>::new();
+                for slice in slices {
+                    let n = slice.len().min(RECORD_BYTES_MAX - gathered.len());
+                    gathered.extend_from_slice(&slice[..n]);
+                }
+                return self.poll_write(cx, &gathered);
+            }
         };
         if result.is_pending() {
             self.blocked.set(true);
@@ -149,9 +195,24 @@ pub enum Transport {
     Tls(Box<TlsStream>),
 }
 
+fn set_user_timeout(socket: &SockRef<'_>, on: bool) {
+    // It fails only where the connection has ended.
+    let _ = socket.set_tcp_user_timeout(on.then_some(USER_TIMEOUT));
+}
+
 /// The system call alone: libc's `send` is a cancellation point, which costs as much again.
 fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+}
+
+/// Writes what the socket takes, or waits until it takes something.
+pub(super) fn poll_send(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        match send_now(tcp, bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_write_ready(cx))?,
+            result => return Poll::Ready(result),
+        }
+    }
 }
 
 /// Writes what the socket takes now.
@@ -236,8 +297,7 @@ impl Transport {
     /// a window holds the whole first segment that waits, whatever has gone through smaller ones in between.
     pub fn set_user_timeout(&self, on: bool) {
         if !matches!(self, Self::Unix(_)) {
-            // It fails only where the connection has ended.
-            let _ = self.socket().set_tcp_user_timeout(on.then_some(USER_TIMEOUT));
+            set_user_timeout(&self.socket(), on);
         }
     }
 

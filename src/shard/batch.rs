@@ -8,6 +8,8 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::event::Event;
 use crate::frame::Frame;
 use crate::link::Tells;
@@ -188,15 +190,15 @@ impl Lists {
 
 /// The bytes of the list that was written last.
 #[derive(Debug)]
-struct Gathered {
+struct Gathered<B> {
     list: List,
     format: u8,
-    bytes: Vec<u8>,
+    bytes: B,
 }
 
-impl Default for Gathered {
+impl<B: Default> Default for Gathered<B> {
     fn default() -> Self {
-        Self { list: List::EMPTY, format: 0, bytes: Vec::new() }
+        Self { list: List::EMPTY, format: 0, bytes: B::default() }
     }
 }
 
@@ -207,7 +209,9 @@ pub(super) struct Batch {
     /// Of all items' events.
     bytes: Cell<usize>,
     lists: RefCell<Lists>,
-    gathered: RefCell<Gathered>,
+    gathered: RefCell<Gathered<Vec<u8>>>,
+    /// The same for HTTP/2.
+    gathered_body: RefCell<Gathered<Option<Bytes>>>,
     scratch: RefCell<Vec<u8>>,
     path: RefCell<Vec<(List, u32)>>,
     /// The time of the pass: the clock is read once per turn, not once per client.
@@ -286,14 +290,42 @@ impl Batch {
         use_it(&gathered.bytes)
     }
 
-    fn gather(&self, list: List, format: u8, gathered: &mut Gathered) {
+    /// Lends the bytes of a list as HTTP/2 wants them, in order and each to be kept: a frame as it is; several gathered, once for
+    /// neighbours too, as long as that makes at most `max` bytes. Who keeps a part keeps the whole, so more are not gathered.
+    pub(super) fn with_bodies(&self, taken: Taken, format: u8, max: usize, mut use_it: impl FnMut(Bytes)) {
+        if taken.len == 1 {
+            let items = self.items.borrow();
+            return items[taken.last as usize].frame(format).into_iter().for_each(|frame| use_it(frame.body()));
+        }
+        let mut gathered = self.gathered_body.borrow_mut();
+        if gathered.list != taken.list || gathered.format != format {
+            *gathered = Gathered { list: taken.list, format, bytes: self.gather_bodies(taken.list, format, max) };
+        }
+        match &gathered.bytes {
+            Some(bytes) => use_it(bytes.clone()),
+            None => self.with_frames(taken.list, format, |frame| use_it(frame.body())),
+        }
+    }
+
+    fn gather_bodies(&self, list: List, format: u8, max: usize) -> Option<Bytes> {
+        let mut all = 0;
+        self.with_frames(list, format, |frame| all += frame.body().len());
+        let mut bytes = Vec::with_capacity(if all <= max { all } else { return None });
+        self.with_frames(list, format, |frame| bytes.extend_from_slice(&frame.body()));
+        Some(bytes.into())
+    }
+
+    fn gather(&self, list: List, format: u8, gathered: &mut Gathered<Vec<u8>>) {
         (gathered.list, gathered.format) = (list, format);
         gathered.bytes.clear();
+        self.with_frames(list, format, |frame| gathered.bytes.extend_from_slice(frame.wire()));
+    }
+
+    /// Lends every frame of a list, in order.
+    fn with_frames(&self, list: List, format: u8, use_it: impl FnMut(&Frame)) {
         let items = self.items.borrow();
         self.with_path(list, |path| {
-            for frame in path.iter().filter_map(|(_, item)| items[*item as usize].frame(format)) {
-                gathered.bytes.extend_from_slice(frame.wire());
-            }
+            path.iter().filter_map(|(_, item)| items[*item as usize].frame(format)).for_each(use_it);
         });
     }
 
@@ -335,6 +367,7 @@ impl Batch {
         lists.nodes.clear();
         lists.nodes.shrink_to(ITEMS_KEPT);
         lists.nodes.push(ROOT);
+        self.gathered_body.take();
         let mut gathered = self.gathered.borrow_mut();
         gathered.list = List::EMPTY;
         gathered.bytes.clear();

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::Membership;
 use super::batch::Standing;
-use super::output::{Bounds, Output, Overflow};
+use super::output::{Bounds, Output, Overflow, Way};
 use crate::cursor::LastEventId;
 use crate::frame::Frame;
 use crate::frame::notice::{ByeCode, Resume};
@@ -79,8 +79,6 @@ pub struct Client {
     pub(super) resume: Cell<Resume>,
     /// The task that owns the connection, or waits for the opening.
     waker: Cell<Option<Waker>>,
-    /// The task of an HTTP/2 stream, which hyper does not wake while the peer does not read.
-    cancel: Cell<Option<Waker>>,
     last_write: Cell<u64>,
     pub(super) blocked_since: Cell<Option<u64>>,
     /// Visits of the sweep since it was blocked at one, up to [`CALM`].
@@ -138,7 +136,6 @@ impl Client {
             listening: Cell::new(false),
             resume: Cell::new(Resume::New),
             waker: Cell::default(),
-            cancel: Cell::default(),
             last_write: Cell::new(now),
             blocked_since: Cell::new(None),
             calm: Cell::new(CALM),
@@ -223,15 +220,6 @@ impl Client {
         self.waker.set(waker);
     }
 
-    /// Ready when the stream is to be reset whatever hyper is waiting for.
-    pub fn poll_cancelled(&self, cx: &Context<'_>) -> Poll<()> {
-        if matches!(self.closing.get(), Some(Closing::Abrupt(_))) {
-            return Poll::Ready(());
-        }
-        self.cancel.set(Some(cx.waker().clone()));
-        Poll::Pending
-    }
-
     /// The earliest end wins.
     pub(super) fn end_by(&self, at: u64, code: ByeCode) {
         if self.end.get().is_none_or(|(earlier, _)| at < earlier) {
@@ -253,9 +241,6 @@ impl Client {
         if !matches!(self.closing.get(), Some(Closing::Abrupt(_))) {
             self.closing.set(Some(Closing::Abrupt(reason)));
             self.wake();
-            if let Some(waker) = self.cancel.take() {
-                waker.wake();
-            }
         }
     }
 
@@ -329,7 +314,7 @@ impl Client {
     /// Decides, at each visit of the sweep, who notices that the peer has gone: of a blocked client we see progress or none,
     /// and the kernel would take slow reading for absence; of the others only the kernel knows.
     pub(super) fn judge_by_kernel(&self) {
-        let Some(transport) = &self.output.borrow().transport else { return };
+        let Way::Socket(transport) = &self.output.borrow().way else { return };
         let before = self.calm.get();
         let now = if self.is_blocked() { 0 } else { CALM.min(before + 1) };
         self.calm.set(now);

@@ -7,6 +7,8 @@ use bytes::Bytes;
 
 use super::Shard;
 use super::client::{Client, Closing};
+use super::output::Way;
+use crate::server::h2::outgoing::Outgoing;
 use crate::server::socket::Transport;
 use crate::telemetry::metrics::CloseReason;
 
@@ -35,19 +37,25 @@ impl Guard {
     }
 
     /// Counts the stream as open: the response is committed.
-    pub fn opened(&self) {
+    pub(crate) fn opened(&self) {
         if !self.opened.replace(true) {
             self.shard.metrics.opened(self.client.route, self.client.protocol, self.client.resume.get());
             tracing::debug!(connection = %self.client.connection, "Stream opened");
         }
     }
 
-    /// Gives the client its socket (HTTP/1.1). `head` is written before everything that waits.
+    /// Gives the client its socket (HTTP/1.1) and counts it. `head` is written before everything that waits.
     pub fn start(&self, transport: Transport, head: Bytes) {
         let mut output = self.client.output.borrow_mut();
         output.push_front(head);
-        output.transport = Some(transport);
+        output.way = Way::Socket(transport);
         drop(output);
+        self.opened();
+    }
+
+    /// Gives the client its stream of a connection (HTTP/2), the head of which is on its way, and counts it.
+    pub fn start_http2(&self, outgoing: Outgoing) {
+        self.client.output.borrow_mut().way = Way::Http2(outgoing);
         self.opened();
     }
 
@@ -55,12 +63,14 @@ impl Guard {
     pub fn drain(&self) -> std::io::Result<()> {
         self.shard.drain(&self.client)
     }
+}
 
-    /// Takes what waits, for an HTTP/2 body.
-    pub fn take(&self) -> Option<Bytes> {
+#[cfg(test)]
+impl Guard {
+    /// Takes what waits, for the simulation, which has no sockets.
+    pub(crate) fn take(&self) -> Option<Bytes> {
         let taken = self.client.output.borrow_mut().take();
-        if let Some(bytes) = &taken {
-            self.shard.metrics.bytes_sent.add(bytes.len() as u64);
+        if taken.is_some() {
             let blocked = !self.client.output.borrow().is_empty();
             self.client.progressed(self.shard.now(), blocked);
         }

@@ -8,6 +8,7 @@ use std::io;
 
 use bytes::Bytes;
 
+use crate::server::h2::outgoing::Outgoing;
 use crate::server::socket::Transport;
 
 /// Most bytes gathered into one write while a backlog is drained.
@@ -26,13 +27,32 @@ pub struct Bounds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
 
+/// The way to a client.
+#[derive(Debug, Default)]
+pub enum Way {
+    /// None yet: its response is not committed.
+    #[default]
+    Unopened,
+    /// Its own socket (HTTP/1.1).
+    Socket(Transport),
+    /// A stream of a connection (HTTP/2).
+    Http2(Outgoing),
+}
+
+impl Way {
+    /// Whether records wait in a TLS session.
+    fn wants_flush(&self) -> bool {
+        matches!(self, Self::Socket(transport) if transport.wants_flush())
+    }
+}
+
 /// Where a client's bytes go.
 #[derive(Debug, Default)]
 pub struct Output {
-    /// Absent before the take-over and on HTTP/2, where the body takes bytes out by [`Output::take`].
-    pub transport: Option<Transport>,
+    /// The way there.
+    pub way: Way,
     /// Only there while something waits.
-    backlog: Option<Box<Backlog>>,
+    backlog: Waiting,
 }
 
 #[derive(Debug, Default)]
@@ -42,17 +62,14 @@ struct Backlog {
 }
 
 impl Output {
-    /// The transport, if a frame can be written to it at once because nothing waits.
-    pub fn clear_transport(&mut self) -> Option<&mut Transport> {
-        if self.backlog.is_some() {
-            return None;
-        }
-        self.transport.as_mut().filter(|transport| !transport.wants_flush())
+    /// The way, if a frame can be written at once because nothing waits.
+    pub fn clear_way(&mut self) -> Option<&mut Way> {
+        if self.is_empty() { Some(&mut self.way) } else { None }
     }
 
     /// Whether nothing waits, neither here nor in the TLS session.
     pub fn is_empty(&self) -> bool {
-        self.backlog.is_none() && self.transport.as_ref().is_none_or(|t| !t.wants_flush())
+        self.backlog.is_none() && !self.way.wants_flush()
     }
 
     /// Bytes that wait.
@@ -84,61 +101,94 @@ impl Output {
         backlog.frames.push_front(bytes);
     }
 
-    /// Writes the backlog until it is empty or the socket is full (`WouldBlock`). Gives the bytes written and the calls made.
+    /// Writes the backlog until it is empty or the way is full (`WouldBlock`). Gives the bytes written and the calls made.
     pub fn drain(&mut self, scratch: &mut Vec<u8>) -> (Written, io::Result<()>) {
         let mut written = Written::default();
-        let result = self.drain_counted(scratch, &mut written);
-        let moved = self.transport.as_mut().is_some_and(Transport::take_moved);
-        written.progress = moved || written.bytes > 0;
+        let Self { way, backlog } = self;
+        let result = match way {
+            Way::Unopened => Ok(()),
+            Way::Socket(transport) => drain_to_socket(backlog, transport, scratch, &mut written),
+            Way::Http2(outgoing) => drain_to_http2(backlog, outgoing, &mut written),
+        };
         (written, result)
     }
+}
 
-    fn drain_counted(&mut self, scratch: &mut Vec<u8>, written: &mut Written) -> io::Result<()> {
-        let Some(transport) = &mut self.transport else { return Ok(()) };
-        if transport.wants_flush() {
-            transport.flush()?;
-        }
-        while let Some(backlog) = &mut self.backlog {
-            let n = match backlog.frames.front() {
-                Some(front) if backlog.frames.len() == 1 || front.len() >= GATHER_BYTES => {
-                    transport.try_write(front)?
-                }
-                _ => {
-                    scratch.clear();
-                    for frame in &backlog.frames {
-                        if scratch.len() + frame.len() > GATHER_BYTES && !scratch.is_empty() {
-                            break;
-                        }
-                        scratch.extend_from_slice(frame);
-                    }
-                    transport.try_write(scratch)?
-                }
-            };
-            written.calls += 1;
-            written.bytes += n;
-            backlog.consume(n);
-            if backlog.frames.is_empty() {
-                self.backlog = None;
-            }
-        }
-        // Over TLS everything may have been taken and yet wait as records.
-        if transport.wants_flush() {
-            transport.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Takes what waits, gathered or split to at most [`GATHER_BYTES`]; for HTTP/2 bodies, whose progress shows by being asked.
-    pub fn take(&mut self) -> Option<Bytes> {
+#[cfg(test)]
+impl Output {
+    /// Takes the first of what waits, where there is no way.
+    pub(super) fn take(&mut self) -> Option<Bytes> {
         let backlog = self.backlog.as_mut()?;
-        let front = backlog.frames.front_mut()?;
-        let taken = if front.len() > GATHER_BYTES { front.split_to(GATHER_BYTES) } else { backlog.gather() };
-        backlog.bytes -= taken.len();
+        let taken = backlog.take(GATHER_BYTES);
         if backlog.frames.is_empty() {
             self.backlog = None;
         }
         Some(taken)
     }
+}
+
+type Waiting = Option<Box<Backlog>>;
+
+fn drain_to_socket(
+    waiting: &mut Waiting,
+    transport: &mut Transport,
+    scratch: &mut Vec<u8>,
+    written: &mut Written,
+) -> io::Result<()> {
+    let result = write_all(waiting, transport, scratch, written);
+    written.progress = transport.take_moved() || written.bytes > 0;
+    result
+}
+
+fn write_all(
+    waiting: &mut Waiting,
+    transport: &mut Transport,
+    scratch: &mut Vec<u8>,
+    written: &mut Written,
+) -> io::Result<()> {
+    if transport.wants_flush() {
+        transport.flush()?;
+    }
+    while let Some(backlog) = waiting {
+        let n = match backlog.frames.front() {
+            Some(front) if backlog.frames.len() == 1 || front.len() >= GATHER_BYTES => transport.try_write(front)?,
+            _ => {
+                scratch.clear();
+                for frame in &backlog.frames {
+                    if scratch.len() + frame.len() > GATHER_BYTES && !scratch.is_empty() {
+                        break;
+                    }
+                    scratch.extend_from_slice(frame);
+                }
+                transport.try_write(scratch)?
+            }
+        };
+        written.calls += 1;
+        written.bytes += n;
+        backlog.consume(n);
+        if backlog.frames.is_empty() {
+            *waiting = None;
+        }
+    }
+    // Over TLS everything may have been taken and yet wait as records.
+    if transport.wants_flush() {
+        transport.flush()?;
+    }
+    Ok(())
+}
+
+/// To the connection's buffer, which counts as progress: its bound is part of the client's.
+fn drain_to_http2(waiting: &mut Waiting, outgoing: &mut Outgoing, written: &mut Written) -> io::Result<()> {
+    while let Some(backlog) = waiting {
+        let room = outgoing.room()?;
+        let sent = outgoing.try_send(backlog.take(room))?;
+        written.bytes += sent;
+        written.progress = true;
+        if backlog.frames.is_empty() {
+            *waiting = None;
+        }
+    }
+    Ok(())
 }
 
 /// What a drain did.
@@ -153,17 +203,20 @@ pub struct Written {
 }
 
 impl Backlog {
-    /// The first frames, as many as fit; a single one is not copied.
-    fn gather(&mut self) -> Bytes {
-        let first = self.frames.pop_front().unwrap_or_default();
-        if self.frames.front().is_none_or(|next| first.len() + next.len() > GATHER_BYTES) {
-            return first;
+    /// Takes the first bytes, at most `max`: part of a frame, or whole ones; a single one is not copied.
+    fn take(&mut self, max: usize) -> Bytes {
+        let Some(mut taken) = self.frames.pop_front() else { return Bytes::new() };
+        if taken.len() > max {
+            self.frames.push_front(taken.split_off(max));
+        } else if self.frames.front().is_some_and(|next| taken.len() + next.len() <= max) {
+            let mut gathered = taken.to_vec();
+            while let Some(next) = self.frames.pop_front_if(|next| gathered.len() + next.len() <= max) {
+                gathered.extend_from_slice(&next);
+            }
+            taken = gathered.into();
         }
-        let mut gathered = first.to_vec();
-        while let Some(next) = self.frames.pop_front_if(|next| gathered.len() + next.len() <= GATHER_BYTES) {
-            gathered.extend_from_slice(&next);
-        }
-        gathered.into()
+        self.bytes -= taken.len();
+        taken
     }
 
     fn consume(&mut self, mut n: usize) {
@@ -204,28 +257,31 @@ mod tests {
         assert_eq!(output(&["123456"]).push(Bytes::from_static(b"1234"), BOUNDS), Ok(()));
     }
 
-    #[test]
-    fn taking_empties_it_in_order() {
-        let mut output = output(&["ab", "cd"]);
-        output.push_front(Bytes::from_static(b"head"));
-        assert_eq!(output.backlog_bytes(), 8);
-        assert_eq!(output.take().as_deref(), Some(&b"headabcd"[..]));
-        assert!(output.is_empty() && output.take().is_none() && output.backlog_bytes() == 0);
+    fn backlog(frames: &[&'static str]) -> Backlog {
+        *output(frames).backlog.expect("frames")
     }
 
     #[test]
-    fn a_large_frame_is_taken_in_parts() {
-        let mut output = Output::default();
-        output.push_beyond(vec![1; GATHER_BYTES + 5].into());
-        assert_eq!(output.take().map(|b| b.len()), Some(GATHER_BYTES));
-        assert_eq!((output.take().map(|b| b.len()), output.is_empty()), (Some(5), true));
+    fn what_is_put_in_front_comes_first() {
+        let mut output = output(&["ab", "cd"]);
+        output.push_front(Bytes::from_static(b"head"));
+        assert_eq!(output.backlog_bytes(), 8);
+        assert_eq!(&output.backlog.expect("three frames").take(8)[..], b"headabcd");
+    }
+
+    #[test]
+    fn taken_are_whole_frames_or_a_part_of_one() {
+        let mut backlog = backlog(&["abc", "de", "fgh"]);
+        assert_eq!(&backlog.take(6)[..], b"abcde");
+        assert_eq!(&backlog.take(2)[..], b"fg");
+        assert_eq!((backlog.bytes, &backlog.take(2)[..]), (1, &b"h"[..]));
+        assert!(backlog.take(2).is_empty() && backlog.frames.is_empty() && backlog.bytes == 0);
     }
 
     #[test]
     fn a_partial_write_leaves_the_rest() {
-        let mut output = output(&["abc", "def"]);
-        let backlog = output.backlog.as_mut().expect("two frames");
+        let mut backlog = backlog(&["abc", "def"]);
         backlog.consume(4);
-        assert_eq!(output.take().as_deref(), Some(&b"ef"[..]));
+        assert_eq!(&backlog.take(9)[..], b"ef");
     }
 }

@@ -5,6 +5,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::client::Client;
+use super::output::Way;
 use super::{Shard, millis};
 use crate::frame::Frame;
 use crate::frame::notice::{self, ByeCode};
@@ -77,7 +78,7 @@ impl Shard {
         self.metrics.heartbeats.add(1);
         // Nothing waits, so it is written at once; its task is woken only if that fails.
         client.output.borrow_mut().push_beyond(client.bytes_of(&frame));
-        if client.output.borrow().transport.is_none() {
+        if matches!(client.output.borrow().way, Way::Unopened) {
             return client.queued(now);
         }
         match self.drain(client) {

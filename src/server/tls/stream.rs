@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::session::{PLAINTEXT_BYTES_MAX, RECORD_BYTES_MAX, Session};
 use super::waiting::Waiting;
+use crate::server::socket::poll_send;
 
 /// Buffers that the TLS connections of one shard share. One works at a time, and nothing stays in them: idle connections
 /// have none of their own.
@@ -114,7 +115,7 @@ impl TlsStream {
     /// Ready when nothing waits to be sent.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.session.outgoing().is_empty() {
-            let sent = ready!(Pin::new(&mut self.tcp).poll_write(cx, self.session.outgoing()))?;
+            let sent = ready!(poll_send(&self.tcp, cx, self.session.outgoing()))?;
             if sent == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -173,7 +174,7 @@ impl AsyncRead for TlsStream {
 impl AsyncWrite for TlsStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(cx))?;
-        Poll::Ready(self.write_records(buf, |tcp, record| Pin::new(tcp).poll_write(cx, record)))
+        Poll::Ready(self.write_records(buf, |tcp, record| poll_send(tcp, cx, record)))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
