@@ -212,11 +212,11 @@ impl Acceptor {
     async fn serve(&self, socket: Socket, peer: Peer, http2: bool, deadline: Instant, pending: Pending) {
         if http2 {
             // A task of its own: this one holds what a handshake and HTTP/1.1 need.
-            let count = TaskCount::new(self);
-            let connection = h2::serve(self.context.clone(), socket, peer, deadline, pending);
+            let accepted = h2::accept(self.context.clone(), socket, peer, deadline, pending).await;
+            let (Some(mut connection), count) = (accepted, TaskCount::new(self)) else { return };
             tokio::task::spawn_local(async move {
                 let _count = count;
-                connection.await;
+                connection.run().await;
             });
             return;
         }

@@ -51,8 +51,14 @@ struct Streams {
     cut: Cell<bool>,
 }
 
-/// Serves a connection until it ends, or has had no stream for `header_timeout`. `pending` is given up with the first request.
-pub(super) async fn serve(context: Rc<Context>, socket: Socket, peer: Peer, deadline: Instant, pending: Pending) {
+/// Exchanges prefaces. `pending` is given up with the first request.
+pub(super) async fn accept(
+    context: Rc<Context>,
+    socket: Socket,
+    peer: Peer,
+    deadline: Instant,
+    pending: Pending,
+) -> Option<Box<Connection>> {
     // Pings notice a peer that vanished, and a slow one has not.
     socket.set_user_timeout(false);
     let handshake = Builder::new()
@@ -63,11 +69,12 @@ pub(super) async fn serve(context: Rc<Context>, socket: Socket, peer: Peer, dead
         .max_pending_accept_reset_streams(RESETS_BY_PEER_MAX)
         .max_local_error_reset_streams(Some(RESETS_BY_US_MAX))
         .handshake(socket);
-    let Ok(Ok(h2)) = tokio::time::timeout_at(deadline, handshake).await else { return };
-    Connection::new(context, h2, peer, deadline, pending).run().await;
+    let h2 = tokio::time::timeout_at(deadline, handshake).await.ok()?.ok()?;
+    Some(Box::new(Connection::new(context, h2, peer, deadline, pending)))
 }
 
-struct Connection {
+/// A connection. Boxed, because the task that runs it would hold it twice.
+pub(super) struct Connection {
     context: Rc<Context>,
     h2: h2::server::Connection<Socket, Piece>,
     peer: Peer,
@@ -107,7 +114,8 @@ impl Connection {
         Self { context, h2, peer, pending, streams, keepalive, look, patience, alarm }
     }
 
-    async fn run(mut self) {
+    /// Serves until the connection ends, or has had no stream for `header_timeout`.
+    pub(super) async fn run(&mut self) {
         loop {
             match poll_fn(|cx| self.poll_asked(cx)).await {
                 Ok(asked) => self.answer(asked),
