@@ -334,6 +334,34 @@ async fn a_stalled_stream_is_reset_and_its_siblings_lose_nothing() {
     .await;
 }
 
+/// A window that is shut before anything large waits: nothing moves, so it goes as well.
+#[tokio::test]
+async fn a_stream_with_a_shut_window_goes_although_little_waits() {
+    support::bounded(async {
+        let nats = Nats::start(Version::Current).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).server("h2c = true\n").limit("write_timeout", "\"4s\"")).await;
+        let io = TcpStream::connect(app.address()).await.expect("accepts");
+        let mut sender = h2::windowed(io, 1024, 64 << 20).await;
+        let mut streams = Vec::new();
+        for user in ["reads", "stalls"] {
+            let answer = sender.send_request(h2::request("/events", user)).await.expect("an answer");
+            let mut events = h2::Events::of(answer.into_body());
+            assert_eq!(events.next().await.name, "sidestream.connected");
+            streams.push(events);
+        }
+        publish(&publisher, 0..1).await;
+        let began = Instant::now();
+        hears(&mut streams[0], 0..1).await;
+        app.metric_is("sidestream_connections_closed_total", &[("reason", "slow")], 1.0, GONE).await;
+        assert!(began.elapsed() >= Duration::from_secs(4), "{:?}", began.elapsed());
+        publish(&publisher, 1..2).await;
+        hears(&mut streams[0], 1..2).await;
+        app.metric_is("sidestream_connections", &[], 1.0, DEADLINE).await;
+    })
+    .await;
+}
+
 /// Without what is in flight at the moment, which makes a megabyte more or less.
 fn at_rest(mut samples: Vec<u64>) -> u64 {
     samples.sort_unstable();

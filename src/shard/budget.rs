@@ -57,5 +57,5 @@ impl Shard {
 }
 
 fn queued(client: &Client) -> u64 {
-    client.output.borrow().backlog_bytes() as u64
+    client.output.borrow().waiting_bytes() as u64
 }

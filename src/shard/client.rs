@@ -19,6 +19,7 @@ use crate::frame::Frame;
 use crate::frame::notice::{ByeCode, Resume};
 use crate::link::{ConnectionInfo, Ticket};
 use crate::route::Grant;
+use crate::server::socket::Transport;
 use crate::telemetry::metrics::{self, CloseReason, Protocol};
 
 /// Visits of the sweep, one a second, after which a client that was blocked is left to the kernel's judgement again.
@@ -80,7 +81,7 @@ pub struct Client {
     /// The task that owns the connection, or waits for the opening.
     waker: Cell<Option<Waker>>,
     last_write: Cell<u64>,
-    pub(super) blocked_since: Cell<Option<u64>>,
+    blocked_since: Cell<Option<u64>>,
     /// Visits of the sweep since it was blocked at one, up to [`CALM`].
     calm: Cell<u8>,
     end: Cell<Option<(u64, ByeCode)>>,
@@ -185,7 +186,7 @@ impl Client {
             user: self.user().map(str::to_owned),
             route: self.route,
             live: self.is_live(),
-            queued_bytes: self.output.borrow().backlog_bytes(),
+            queued_bytes: self.output.borrow().waiting_bytes(),
         }
     }
 
@@ -311,10 +312,26 @@ impl Client {
         self.blocked_since.get().map(|since| now.saturating_sub(since))
     }
 
-    /// Decides, at each visit of the sweep, who notices that the peer has gone: of a blocked client we see progress or none,
-    /// and the kernel would take slow reading for absence; of the others only the kernel knows.
-    pub(super) fn judge_by_kernel(&self) {
-        let Way::Socket(transport) = &self.output.borrow().way else { return };
+    /// At each visit of the sweep.
+    pub(super) fn watch(&self, now: u64) {
+        let output = self.output.borrow();
+        match &output.way {
+            Way::Unopened => {}
+            Way::Socket(transport) => self.judge_by_kernel(transport),
+            Way::Http2(outgoing) => {
+                let waits = outgoing.held() > 0 || !output.is_empty();
+                if outgoing.take_moved() || !waits {
+                    self.blocked_since.set(waits.then_some(now));
+                } else if !self.is_blocked() {
+                    self.blocked_since.set(Some(now));
+                }
+            }
+        }
+    }
+
+    /// Decides who notices that the peer has gone: of a blocked client we see progress or none, and the kernel would take slow
+    /// reading for absence; of the others only the kernel knows.
+    fn judge_by_kernel(&self, transport: &Transport) {
         let before = self.calm.get();
         let now = if self.is_blocked() { 0 } else { CALM.min(before + 1) };
         self.calm.set(now);
@@ -323,9 +340,23 @@ impl Client {
         }
     }
 
-    /// The socket took something.
+    /// Something was written. What an HTTP/2 connection was given it may still hold: whether that moves is seen by
+    /// [`Client::watch`].
     pub(super) fn progressed(&self, now: u64, blocked: bool) {
         self.last_write.set(now);
-        self.blocked_since.set(blocked.then_some(now));
+        if !self.is_watched() {
+            self.blocked_since.set(blocked.then_some(now));
+        }
+    }
+
+    /// It was to be written to, and there is nothing left to write.
+    pub(super) fn nothing_waits(&self) {
+        if !self.is_watched() {
+            self.blocked_since.set(None);
+        }
+    }
+
+    fn is_watched(&self) -> bool {
+        matches!(self.output.borrow().way, Way::Http2(_))
     }
 }

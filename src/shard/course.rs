@@ -90,7 +90,7 @@ impl Shard {
         client.push_piece(client.bytes_of(&frame), self.now());
     }
 
-    /// Writes what waits for a client with a socket of its own.
+    /// Writes what waits for a client.
     pub(super) fn drain(&self, client: &Client) -> std::io::Result<()> {
         let (written, result) = self.batch.with_scratch(|scratch| client.output.borrow_mut().drain(scratch));
         self.metrics.bytes_sent.add(written.bytes as u64);
@@ -98,7 +98,7 @@ impl Shard {
         if written.progress {
             client.progressed(self.now(), !client.output.borrow().is_empty());
         } else if client.output.borrow().is_empty() {
-            client.blocked_since.set(None);
+            client.nothing_waits();
         }
         result?;
         self.go_on(client);

@@ -72,9 +72,10 @@ impl Output {
         self.backlog.is_none() && !self.way.wants_flush()
     }
 
-    /// Bytes that wait.
-    pub fn backlog_bytes(&self) -> usize {
-        self.backlog.as_ref().map_or(0, |b| b.bytes)
+    /// Bytes that wait, here or in an HTTP/2 connection.
+    pub fn waiting_bytes(&self) -> usize {
+        let held = if let Way::Http2(outgoing) = &self.way { outgoing.held() } else { 0 };
+        held + self.backlog.as_ref().map_or(0, |b| b.bytes)
     }
 
     /// Queues a frame. A single frame is taken whatever its size; a second one only within the bounds.
@@ -265,7 +266,7 @@ mod tests {
     fn what_is_put_in_front_comes_first() {
         let mut output = output(&["ab", "cd"]);
         output.push_front(Bytes::from_static(b"head"));
-        assert_eq!(output.backlog_bytes(), 8);
+        assert_eq!(output.waiting_bytes(), 8);
         assert_eq!(&output.backlog.expect("three frames").take(8)[..], b"headabcd");
     }
 

@@ -45,10 +45,10 @@ impl Shard {
     }
 
     fn visit(&self, client: &Client, now: u64, heartbeats: &mut Heartbeats) {
+        client.watch(now);
         if client.blocked_for(now).is_some_and(|blocked| blocked >= millis(self.settings.write_timeout)) {
             return client.abort(CloseReason::Slow);
         }
-        client.judge_by_kernel();
         if let Some(code) = client.ends_now(now) {
             let reason = match code {
                 ByeCode::Drain => CloseReason::Drain,

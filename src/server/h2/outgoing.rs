@@ -20,6 +20,8 @@ pub const HELD_BYTES_MAX: usize = 16 * 1024;
 #[derive(Default)]
 struct Held {
     bytes: Cell<usize>,
+    /// Some of it has been written since this was last asked.
+    moved: Cell<bool>,
     /// Who waits for it to become less.
     waiting: Cell<Option<Waker>>,
 }
@@ -27,6 +29,7 @@ struct Held {
 impl Held {
     fn release(&self, bytes: usize) {
         self.bytes.set(self.bytes.get() - bytes);
+        self.moved.set(true);
         if let Some(waker) = self.waiting.take() {
             waker.wake();
         }
@@ -88,6 +91,16 @@ impl std::fmt::Debug for Outgoing {
 impl Outgoing {
     pub(super) fn new(stream: SendStream<Piece>) -> Self {
         Self { stream, held: Rc::default() }
+    }
+
+    /// Bytes that were handed over and that neither the peer's windows nor the socket have taken.
+    pub fn held(&self) -> usize {
+        self.held.bytes.get()
+    }
+
+    /// Whether any were taken since this was last asked.
+    pub fn take_moved(&self) -> bool {
+        self.held.moved.take()
     }
 
     /// How many bytes may be handed over now. `WouldBlock` where it is none: then [`Outgoing::poll_room`] tells when.
