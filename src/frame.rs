@@ -237,10 +237,33 @@ pub fn checked_name(name: &str) -> Option<&str> {
 
 fn envelope(message: Message<'_>) -> Result<String, Undecodable> {
     let text = std::str::from_utf8(message.payload).map_err(|_| Undecodable)?;
-    // Parsed into a value and written again: the publisher's JSON may be spread over lines, ours is one line.
-    let data = serde_json::from_str::<serde_json::Value>(text).unwrap_or_else(|_| text.into());
     let subject = serde_json::Value::from(message.subject);
-    Ok(format!(r#"{{"subject":{subject},"time":{},"data":{data}}}"#, message.time / 1_000_000))
+    let mut envelope = format!(r#"{{"subject":{subject},"time":{},"data":"#, message.time / 1_000_000);
+    match serde_json::from_str::<&serde_json::value::RawValue>(text) {
+        Ok(json) => push_on_one_line(&mut envelope, json.get()),
+        Err(_) => envelope += &serde_json::Value::from(text).to_string(),
+    }
+    envelope.push('}');
+    Ok(envelope)
+}
+
+/// The publisher's JSON may be spread over lines, ours is one line. Whitespace between tokens is one of four bytes, and line
+/// ends cannot stand in strings (RFC 8259 sections 2 and 7); everything else stays as it is written.
+fn push_on_one_line(out: &mut String, json: &str) {
+    let (mut in_string, mut escaped) = (false, false);
+    let is_space = |byte: u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    let mut begin = 0;
+    for (at, byte) in json.bytes().enumerate() {
+        if in_string {
+            (in_string, escaped) = (byte != b'"' || escaped, byte == b'\\' && !escaped);
+        } else if is_space(byte) {
+            out.push_str(&json[begin..at]);
+            begin = at + 1;
+        } else {
+            in_string = byte == b'"';
+        }
+    }
+    out.push_str(&json[begin..]);
 }
 
 #[cfg(test)]
@@ -331,6 +354,20 @@ mod tests {
             .collect::<Vec<u8>>()
         );
         assert!(body(b"two\nlines").ends_with(b"\"data\":\"two\\nlines\"}\n\n"));
+    }
+
+    #[test]
+    fn json_keeps_its_digits_its_order_and_its_strings() {
+        let one_line = |json| {
+            let mut out = String::new();
+            push_on_one_line(&mut out, json);
+            out
+        };
+        let json = "[ 1.50,\r\n\t-0e+5 , { \"b\" : \" \\\\\" , \"a\\\" \" :null } , \"\u{e9}  \\u0041\" ]";
+        assert_eq!(one_line(json), "[1.50,-0e+5,{\"b\":\" \\\\\",\"a\\\" \":null},\"\u{e9}  \\u0041\"]");
+        let value = serde_json::json!({"text": "a \" b \\ \n ", "list": [[], {}, " ", {"\\": 1}], "": 2});
+        let pretty = serde_json::to_string_pretty(&value).expect("JSON");
+        assert_eq!(one_line(&pretty), value.to_string());
     }
 
     proptest! {
