@@ -83,6 +83,11 @@ impl Limiter {
         self.held_back.store(held_back, Ordering::Relaxed);
     }
 
+    /// Whether new streams wait because memory is short.
+    pub fn is_held_back(&self) -> bool {
+        self.held_back.load(Ordering::Relaxed)
+    }
+
     /// Streams open now.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)

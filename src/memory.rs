@@ -33,9 +33,10 @@ const LOOK_UNBOUND: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(10);
 /// What a stream holds beside its queue at least, in bytes: a plain one.
 const STREAM_BYTES_MIN: u64 = 1024;
-/// And at most: one on HTTP/2 and TLS, hyper's buffers among it. A connection that is no stream yet, in the middle of its
-/// handshake, holds no more.
+/// And at most: one on HTTP/2 and TLS, alone on its connection.
 const STREAM_BYTES_MAX: u64 = 64 * 1024;
+/// What a connection holds that is no stream, at most: a hundred answers on HTTP/2 that are not read.
+const CONNECTION_BYTES_MAX: u64 = 256 * 1024;
 /// What the program needs without clients and history, in bytes.
 pub const PROGRAM_BYTES_MAX: u64 = 32 << 20;
 
@@ -97,7 +98,8 @@ impl Look {
 
     /// Bytes that the process cannot need more than: what is resident beyond it is the allocator's.
     fn needed_max(&self) -> u64 {
-        PROGRAM_BYTES_MAX + self.frames / 2 * 3 + (self.streams + self.connections) * STREAM_BYTES_MAX
+        let others = self.connections.saturating_sub(self.streams);
+        PROGRAM_BYTES_MAX + self.frames / 2 * 3 + self.streams * STREAM_BYTES_MAX + others * CONNECTION_BYTES_MAX
     }
 }
 

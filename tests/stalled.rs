@@ -27,7 +27,7 @@ const EVENT: usize = 8 * 1024;
 /// Events that those in replay have missed: more than a socket and a piece hold.
 const PAST: usize = 200;
 /// Events of one's own for each who stalls while it hears what comes: more than a socket takes (20 to 70 KiB, and on HTTP/2
-/// 64 KiB more in hyper), but no more than its queue holds beside that, so that it does not fall behind.
+/// 16 KiB more in its connection), but no more than its queue holds beside that, so that it does not fall behind.
 const OWN: usize = 28;
 
 const OWN_ROUTE: &str = "\n[[route]]\npath = \"/own\"\nstream = \"EVENTS\"\nsubjects = [\"events.user.{user}.>\"]\n";

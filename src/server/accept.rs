@@ -28,6 +28,9 @@ const PAUSE_TOLD: Duration = Duration::from_secs(10);
 /// TLS handshakes in flight on one shard; each costs CPU that streams need too.
 const HANDSHAKES_MAX: usize = 200;
 
+/// Connections of one shard that are no streams while memory is short; each may take a quarter of a MiB on HTTP/2.
+const PENDING_HELD_BACK_MAX: usize = 64;
+
 /// What accepting needs.
 #[derive(Debug)]
 pub struct Acceptor {
@@ -132,9 +135,14 @@ impl Acceptor {
 
     /// Waits while too many connections have not become streams, or are open at all.
     async fn room(&self) {
-        while self.pending.get() >= self.pending_max || !self.sockets.has_room() {
+        while self.pending.get() >= self.pending_now_max() || !self.sockets.has_room() {
             self.pause(&"too many connections are open").await;
         }
+    }
+
+    fn pending_now_max(&self) -> usize {
+        let held_back = self.context.limiter.is_held_back();
+        if held_back { self.pending_max.min(PENDING_HELD_BACK_MAX) } else { self.pending_max }
     }
 
     async fn pause_after(&self, error: &io::Error) {

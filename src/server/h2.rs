@@ -5,10 +5,11 @@
 //! business, whether the peer is still there [`keepalive`]'s.
 
 mod keepalive;
+mod line;
 pub mod outgoing;
 mod stream;
+mod streams;
 
-use std::cell::Cell;
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -21,8 +22,10 @@ use hyper::Request;
 use tokio::time::{Instant, Sleep};
 
 use self::keepalive::Keepalive;
+use self::line::{Line, Wired};
 use self::outgoing::Piece;
-use self::stream::{Exchange, Running};
+use self::stream::Exchange;
+use self::streams::Streams;
 use super::accept::Pending;
 use super::socket::Socket;
 use crate::http::Context;
@@ -38,20 +41,11 @@ const WINDOW_BYTES: u32 = 64 * 1024;
 /// (CVE-2023-44487 and its like).
 const RESETS_BY_PEER_MAX: usize = 20;
 const RESETS_BY_US_MAX: usize = 1024;
-/// A connection whose last stream was reset has this long to begin another one: its peer may have stopped reading at all, and
-/// then what it was sent last is held until it goes.
-const CUT_PATIENCE: Duration = Duration::from_secs(2);
+/// A connection whose last stream we have reset, whose answers are not read, or whose peer was told to ask for nothing more, has
+/// this long: the peer may have stopped reading at all, and then what it was sent is held until it goes.
+const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// The streams of a connection.
-#[derive(Debug, Default)]
-struct Streams {
-    /// Requests that are being served.
-    running: Cell<usize>,
-    /// One was reset by us.
-    cut: Cell<bool>,
-}
-
-/// Exchanges prefaces. `pending` is given up with the first request.
+/// Exchanges prefaces. `pending` is given up with the first event stream.
 pub(super) async fn accept(
     context: Rc<Context>,
     socket: Socket,
@@ -59,8 +53,7 @@ pub(super) async fn accept(
     deadline: Instant,
     pending: Pending,
 ) -> Option<Box<Connection>> {
-    // Pings notice a peer that vanished, and a slow one has not.
-    socket.set_user_timeout(false);
+    let line = Rc::<Line>::default();
     let handshake = Builder::new()
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
@@ -68,31 +61,35 @@ pub(super) async fn accept(
         .initial_connection_window_size(WINDOW_BYTES)
         .max_pending_accept_reset_streams(RESETS_BY_PEER_MAX)
         .max_local_error_reset_streams(Some(RESETS_BY_US_MAX))
-        .handshake(socket);
+        .handshake(Wired::new(socket, line.clone()));
     let h2 = tokio::time::timeout_at(deadline, handshake).await.ok()?.ok()?;
-    Some(Box::new(Connection::new(context, h2, peer, deadline, pending)))
+    Some(Box::new(Connection::new(context, h2, line, peer, deadline, pending)))
 }
 
 /// A connection. Boxed, because the task that runs it would hold it twice.
 pub(super) struct Connection {
     context: Rc<Context>,
-    h2: h2::server::Connection<Socket, Piece>,
+    h2: h2::server::Connection<Wired, Piece>,
+    line: Rc<Line>,
     peer: Peer,
-    pending: Option<Pending>,
     streams: Rc<Streams>,
     keepalive: Keepalive,
     /// When to look whether there is any stream.
     look: Instant,
-    /// Without one for so long the connection ends.
-    patience: Duration,
+    /// The peer has been told to ask for nothing more.
+    closing: bool,
+    /// It was noticed that the peer leaves answers unread.
+    unread: bool,
     /// The earlier of both deadlines.
     alarm: Pin<Box<Sleep>>,
 }
 
 /// Why a connection takes no more requests.
 enum End {
-    /// There is no stream, and has been none for as long as may be.
+    /// There is no stream.
     Idle,
+    /// The peer shows no sign of life.
+    Silent,
     /// The peer has gone, or broken the protocol.
     Gone,
 }
@@ -102,48 +99,47 @@ type Asked = (Request<RecvStream>, SendResponse<Piece>);
 impl Connection {
     fn new(
         context: Rc<Context>,
-        mut h2: h2::server::Connection<Socket, Piece>,
+        mut h2: h2::server::Connection<Wired, Piece>,
+        line: Rc<Line>,
         peer: Peer,
         deadline: Instant,
         pending: Pending,
     ) -> Self {
         let keepalive = Keepalive::new(h2.ping_pong().expect("taken once"));
-        let patience = context.config.server.header_timeout;
         let alarm = Box::pin(tokio::time::sleep_until(deadline));
-        let (pending, streams, look) = (Some(pending), Rc::default(), deadline);
-        Self { context, h2, peer, pending, streams, keepalive, look, patience, alarm }
+        let (streams, look) = (Streams::new(pending), deadline);
+        Self { context, h2, line, peer, streams, keepalive, look, closing: false, unread: false, alarm }
     }
 
-    /// Serves until the connection ends, or has had no stream for `header_timeout`.
+    /// Serves until the connection ends, or is found without a stream at one of the looks, `header_timeout` apart.
     pub(super) async fn run(&mut self) {
         loop {
             match poll_fn(|cx| self.poll_asked(cx)).await {
-                Ok(asked) => self.answer(asked),
-                Err(End::Idle) => break,
+                Ok(asked) => self.answer(asked).await,
+                Err(End::Idle) if !self.closing && !self.streams.unread() => {
+                    // What is just on its way is still served.
+                    self.closing = true;
+                    self.h2.graceful_shutdown();
+                    self.look = Instant::now() + CUT_PATIENCE;
+                }
+                Err(End::Idle | End::Silent) => return self.line.abandon(),
                 Err(End::Gone) => return,
             }
         }
-        // A request that is just on its way is still answered.
-        self.h2.graceful_shutdown();
-        let patience = self.patience;
-        let rest = async {
-            while let Some(Ok(asked)) = poll_fn(|cx| self.h2.poll_accept(cx)).await {
-                self.answer(asked);
-            }
-        };
-        let _ = tokio::time::timeout(patience, rest).await;
     }
 
     fn poll_asked(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Asked, End>> {
+        self.streams.set_task(cx);
         // Reads and writes; nothing else does.
         if let Poll::Ready(accepted) = self.h2.poll_accept(cx) {
             return Poll::Ready(accepted.and_then(Result::ok).ok_or(End::Gone));
         }
         self.keepalive.hear(cx);
-        if self.streams.cut.take() {
-            self.patience = CUT_PATIENCE;
+        let unread = self.streams.unread();
+        if self.streams.take_cut() || (unread && !self.unread) {
             self.look = self.look.min(Instant::now() + CUT_PATIENCE);
         }
+        self.unread = unread;
         loop {
             let due = self.look.min(self.keepalive.due());
             if self.alarm.deadline() != due {
@@ -151,26 +147,34 @@ impl Connection {
             }
             ready!(self.alarm.as_mut().poll(cx));
             if due == self.look {
-                if self.streams.running.get() == 0 {
+                if !self.streams.any() {
                     return Poll::Ready(Err(End::Idle));
                 }
-                self.patience = self.context.config.server.header_timeout;
-                self.look = Instant::now() + self.patience;
-            } else if !self.keepalive.ask(cx) {
-                return Poll::Ready(Err(End::Gone));
+                self.look = Instant::now() + self.context.config.server.header_timeout;
+            } else if !self.keepalive.ask(self.line.take_alive(), cx) {
+                return Poll::Ready(Err(End::Silent));
             }
         }
     }
 
-    fn answer(&mut self, (request, respond): Asked) {
-        self.pending = None;
-        let exchange = Exchange { respond, running: Running::new(self.streams.clone()) };
-        let answer = exchange.answer(self.context.clone(), self.peer, request);
-        tokio::task::spawn_local(async move {
-            if let Some(stream) = answer.await {
-                // A task of its own: that of the answer holds all that a request needs.
+    /// Most requests are answered here and now; a task is for those that have to wait, and for event streams.
+    async fn answer(&mut self, (request, respond): Asked) {
+        let exchange = Exchange { respond, running: self.streams.run() };
+        let mut answer = Box::pin(exchange.answer(self.context.clone(), self.peer, request));
+        match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {
+            Poll::Ready(None) => {}
+            Poll::Ready(Some(stream)) => {
                 tokio::task::spawn_local(stream.run());
             }
-        });
+            Poll::Pending => {
+                tokio::task::spawn_local(async move {
+                    let stream = answer.await;
+                    if let Some(stream) = stream {
+                        // A task of its own: that of the answer holds all that a request needs.
+                        tokio::task::spawn_local(stream.run());
+                    }
+                });
+            }
+        }
     }
 }

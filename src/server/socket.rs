@@ -80,12 +80,24 @@ impl Socket {
 
     /// As [`Transport::set_user_timeout`].
     pub fn set_user_timeout(&self, on: bool) {
-        let socket = match &self.kind {
-            SocketKind::Tcp(tcp) => SockRef::from(tcp),
-            SocketKind::Tls(tls) => SockRef::from(tls.tcp()),
-            SocketKind::Unix(_) => return,
-        };
-        set_user_timeout(&socket, on);
+        if let Some(tcp) = self.tcp() {
+            set_user_timeout(&tcp, on);
+        }
+    }
+
+    /// As [`Transport::abandon`].
+    pub fn abandon(&self) {
+        if let Some(tcp) = self.tcp() {
+            let _ = tcp.set_linger(Some(std::time::Duration::ZERO));
+        }
+    }
+
+    fn tcp(&self) -> Option<SockRef<'_>> {
+        match &self.kind {
+            SocketKind::Tcp(tcp) => Some(SockRef::from(tcp)),
+            SocketKind::Tls(tls) => Some(SockRef::from(tls.tcp())),
+            SocketKind::Unix(_) => None,
+        }
     }
 
     /// Whether the last write or flush had to wait: then the socket may not be taken from hyper yet.

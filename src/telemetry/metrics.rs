@@ -140,7 +140,7 @@ impl Phase {
 pub enum Protocol {
     /// HTTP/1.1, on a socket of our own.
     Http1,
-    /// HTTP/2, inside hyper.
+    /// A stream of an HTTP/2 connection.
     Http2,
 }
 

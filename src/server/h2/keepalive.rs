@@ -35,12 +35,18 @@ impl Keepalive {
         }
     }
 
-    /// Asks, because it is due. `false` when there was no answer to the last question.
-    pub(super) fn ask(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.asked || self.pings.send_ping(Ping::opaque()).is_err() {
+    /// Asks, because it is due. `false` when there was neither an answer to the last question nor another sign that the peer
+    /// is there: the question stands behind everything that a slow peer has still to read.
+    pub(super) fn ask(&mut self, alive: bool, cx: &mut Context<'_>) -> bool {
+        let due = Instant::now() + PATIENCE;
+        if self.asked {
+            self.due = due;
+            return alive;
+        }
+        if self.pings.send_ping(Ping::opaque()).is_err() {
             return false;
         }
-        (self.asked, self.due) = (true, Instant::now() + PATIENCE);
+        (self.asked, self.due) = (true, due);
         // So that the answer wakes this task.
         let _ = self.pings.poll_pong(cx);
         true

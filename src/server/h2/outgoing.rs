@@ -12,6 +12,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use h2::{Reason, SendStream};
 
+use super::streams::Unread;
+
 /// What a connection may hold for one stream, in bytes: the bound of a slow one on top of its own backlog, as
 /// `limits.unsent_buffer` is on HTTP/1.1.
 pub const HELD_BYTES_MAX: usize = 16 * 1024;
@@ -41,11 +43,14 @@ pub(super) struct Piece {
     bytes: Bytes,
     /// None for an ordinary response.
     held: Option<Rc<Held>>,
+    /// Of an ordinary response.
+    _unread: Option<Unread>,
 }
 
-impl From<Bytes> for Piece {
-    fn from(bytes: Bytes) -> Self {
-        Self { bytes, held: None }
+impl Piece {
+    /// The body of an ordinary response.
+    pub(super) fn answer(bytes: Bytes, unread: Unread) -> Self {
+        Self { bytes, held: None, _unread: Some(unread) }
     }
 }
 
@@ -116,7 +121,7 @@ impl Outgoing {
         bytes.truncate(self.room()?);
         let sent = bytes.len();
         self.held.bytes.set(self.held.bytes.get() + sent);
-        let piece = Piece { bytes, held: Some(self.held.clone()) };
+        let piece = Piece { bytes, held: Some(self.held.clone()), _unread: None };
         self.stream.send_data(piece, false).map_err(io::Error::other)?;
         Ok(sent)
     }
@@ -138,7 +143,7 @@ impl Outgoing {
     /// The orderly end of the body.
     pub fn finish(&mut self) {
         // It fails only where the stream has ended already.
-        let _ = self.stream.send_data(Bytes::new().into(), true);
+        let _ = self.stream.send_data(Piece { bytes: Bytes::new(), held: None, _unread: None }, true);
     }
 
     /// Ends the stream at once; what is held for it is dropped.

@@ -11,14 +11,14 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
 use http_body_util::{BodyExt as _, Full};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response};
 
-use super::Streams;
 use super::outgoing::{Outgoing, Piece};
+use super::streams::Running;
 use crate::http::body::RequestBody;
 use crate::http::trust::Peer;
 use crate::http::{self, Answer, Context};
@@ -31,22 +31,6 @@ use crate::telemetry::metrics::CloseReason;
 pub(super) struct Exchange {
     pub(super) respond: SendResponse<Piece>,
     pub(super) running: Running,
-}
-
-/// Counts a request while it is served.
-pub(super) struct Running(Rc<Streams>);
-
-impl Running {
-    pub(super) fn new(streams: Rc<Streams>) -> Self {
-        streams.running.set(streams.running.get() + 1);
-        Self(streams)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.running.set(self.0.running.get() - 1);
-    }
 }
 
 impl Exchange {
@@ -75,12 +59,13 @@ impl Exchange {
                 complete(head.headers_mut());
                 let outgoing = Outgoing::new(self.respond.send_response(head, false).ok()?);
                 guard.start_http2(outgoing);
+                self.running.streams();
                 Some(Stream { guard, running: self.running })
             }
         }
     }
 
-    /// Sends an ordinary response. They are small: what the windows have no room for waits in the connection.
+    /// Sends an ordinary response. They are small: a few that the peer's windows have no room for may wait in the connection.
     async fn send(&mut self, response: Response<Full<Bytes>>, bodiless: bool) {
         let (parts, body) = response.into_parts();
         let mut head = Response::from_parts(parts, ());
@@ -93,9 +78,14 @@ impl Exchange {
         let ends = bodiless || body.is_empty();
         // Both fail only where the stream has ended already.
         let Ok(mut stream) = self.respond.send_response(head, ends) else { return };
-        if !ends {
-            let _ = stream.send_data(body.into(), true);
+        if ends {
+            return;
         }
+        stream.reserve_capacity(body.len());
+        if stream.capacity() < body.len() && !self.running.may_wait() {
+            return stream.send_reset(Reason::ENHANCE_YOUR_CALM);
+        }
+        let _ = stream.send_data(Piece::answer(body, self.running.answers()), true);
     }
 }
 
@@ -124,9 +114,10 @@ impl Stream {
         if let Way::Http2(outgoing) = &mut client.output.borrow_mut().way {
             match client.closing() {
                 Some(Closing::Orderly(_)) => outgoing.finish(),
-                _ => {
+                Some(Closing::Abrupt(CloseReason::Client)) | None => outgoing.reset(),
+                Some(Closing::Abrupt(_)) => {
                     outgoing.reset();
-                    self.running.0.cut.set(true);
+                    self.running.cut();
                 }
             }
         }
