@@ -28,8 +28,8 @@ const PAUSE_TOLD: Duration = Duration::from_secs(10);
 /// TLS handshakes in flight on one shard; each costs CPU that streams need too.
 const HANDSHAKES_MAX: usize = 200;
 
-/// Connections of one shard that are no streams while memory is short; each may take a quarter of a MiB on HTTP/2.
-const PENDING_HELD_BACK_MAX: usize = 64;
+/// Connections of one shard that are no streams while memory is short; each may take a hundred KiB on HTTP/2.
+const OTHERS_HELD_BACK_MAX: u64 = 256;
 
 /// What accepting needs.
 #[derive(Debug)]
@@ -135,14 +135,16 @@ impl Acceptor {
 
     /// Waits while too many connections have not become streams, or are open at all.
     async fn room(&self) {
-        while self.pending.get() >= self.pending_now_max() || !self.sockets.has_room() {
+        while self.is_crowded() || !self.sockets.has_room() {
             self.pause(&"too many connections are open").await;
         }
     }
 
-    fn pending_now_max(&self) -> usize {
-        let held_back = self.context.limiter.is_held_back();
-        if held_back { self.pending_max.min(PENDING_HELD_BACK_MAX) } else { self.pending_max }
+    fn is_crowded(&self) -> bool {
+        let shard = &self.context.shard;
+        let no_streams = || shard.metrics.tasks.get().saturating_sub(shard.len() as u64);
+        self.pending.get() >= self.pending_max
+            || (self.context.limiter.is_held_back() && no_streams() >= OTHERS_HELD_BACK_MAX)
     }
 
     async fn pause_after(&self, error: &io::Error) {

@@ -45,7 +45,7 @@ const RESETS_BY_US_MAX: usize = 1024;
 /// this long: the peer may have stopped reading at all, and then what it was sent is held until it goes.
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Exchanges prefaces. `pending` is given up with the first event stream.
+/// Exchanges prefaces. `pending` is given up with the first request.
 pub(super) async fn accept(
     context: Rc<Context>,
     socket: Socket,
@@ -72,6 +72,7 @@ pub(super) struct Connection {
     h2: h2::server::Connection<Wired, Piece>,
     line: Rc<Line>,
     peer: Peer,
+    pending: Option<Pending>,
     streams: Rc<Streams>,
     keepalive: Keepalive,
     /// When to look whether there is any stream.
@@ -107,8 +108,8 @@ impl Connection {
     ) -> Self {
         let keepalive = Keepalive::new(h2.ping_pong().expect("taken once"));
         let alarm = Box::pin(tokio::time::sleep_until(deadline));
-        let (streams, look) = (Streams::new(pending), deadline);
-        Self { context, h2, line, peer, streams, keepalive, look, closing: false, unread: false, alarm }
+        let (pending, streams, look) = (Some(pending), Rc::default(), deadline);
+        Self { context, h2, line, peer, pending, streams, keepalive, look, closing: false, unread: false, alarm }
     }
 
     /// Serves until the connection ends, or is found without a stream at one of the looks, `header_timeout` apart.
@@ -159,6 +160,7 @@ impl Connection {
 
     /// Most requests are answered here and now; a task is for those that have to wait, and for event streams.
     async fn answer(&mut self, (request, respond): Asked) {
+        self.pending = None;
         let exchange = Exchange { respond, running: self.streams.run() };
         let mut answer = Box::pin(exchange.answer(self.context.clone(), self.peer, request));
         match poll_fn(|cx| Poll::Ready(answer.as_mut().poll(cx))).await {

@@ -59,7 +59,6 @@ impl Exchange {
                 complete(head.headers_mut());
                 let outgoing = Outgoing::new(self.respond.send_response(head, false).ok()?);
                 guard.start_http2(outgoing);
-                self.running.streams();
                 Some(Stream { guard, running: self.running })
             }
         }

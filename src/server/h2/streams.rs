@@ -4,34 +4,21 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 
-use crate::server::accept::Pending;
-
 /// Answers of one connection that wait for its peer. One that asks, and leaves no room for answers, gets no more.
 const UNREAD_MAX: usize = 8;
 
 /// The requests of a connection.
+#[derive(Default)]
 pub(super) struct Streams {
     running: Cell<usize>,
     unread: Cell<usize>,
     /// We have reset one.
     cut: Cell<bool>,
-    /// Until the first event stream: connections without one are bounded.
-    pending: Cell<Option<Pending>>,
     /// The connection's task.
     task: Cell<Option<Waker>>,
 }
 
 impl Streams {
-    pub(super) fn new(pending: Pending) -> Rc<Self> {
-        Rc::new(Self {
-            running: Cell::default(),
-            unread: Cell::default(),
-            cut: Cell::default(),
-            pending: Cell::new(Some(pending)),
-            task: Cell::default(),
-        })
-    }
-
     /// Counts a request as running until what is given is dropped.
     pub(super) fn run(self: &Rc<Self>) -> Running {
         self.running.set(self.running.get() + 1);
@@ -64,11 +51,6 @@ impl Streams {
 pub(super) struct Running(Rc<Streams>);
 
 impl Running {
-    /// It has become an event stream.
-    pub(super) fn streams(&self) {
-        self.0.pending.take();
-    }
-
     /// Whether one more answer may wait for the peer to take it.
     pub(super) fn may_wait(&self) -> bool {
         self.0.unread.get() < UNREAD_MAX
