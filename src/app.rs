@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -24,7 +23,7 @@ use crate::memory::{Orders, Source, Watch};
 use crate::server::accept::Acceptor;
 use crate::server::listen::{self, Address, Bound, Group, Inherited, ListenError};
 use crate::server::sockets::{Parts, Sockets};
-use crate::server::tls::{self, TlsError};
+use crate::server::tls::{LiveConfig, TlsError};
 use crate::shard::output::Bounds;
 use crate::shard::{Settings, Shard};
 use crate::telemetry::metrics::{Metrics, ShardMetrics};
@@ -63,6 +62,8 @@ pub struct Running {
     pub state: Arc<State>,
     /// The NATS connection for requests and publishing.
     pub control: Kept,
+    /// Certificate and key, to be read again; `None` without TLS.
+    pub tls: Option<Arc<LiveConfig>>,
     /// Tells of a thread that has ended.
     pub ended: mpsc::Receiver<&'static str>,
 }
@@ -119,7 +120,7 @@ pub async fn start(
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let config = Arc::new(config);
     let shard_count = std::thread::available_parallelism().map_or(1, usize::from).min(SHARDS_MAX);
-    let tls = config.server.tls.as_ref().map(tls::load).transpose()?;
+    let tls = config.server.tls.as_ref().map(LiveConfig::new).transpose()?.map(Arc::new);
     let unsent = config.limits.unsent_buffer;
     let groups = config
         .server
@@ -158,7 +159,7 @@ pub async fn start(
     }
     watch_memory(&config, limiter, &metrics, orders, &alive)?;
     let state = State { config, metrics, feeds, shards: queues, draining: AtomicBool::new(false) };
-    Ok(Running { public, admin, state: Arc::new(state), control, ended })
+    Ok(Running { public, admin, state: Arc::new(state), control, tls, ended })
 }
 
 fn bind_admin(config: &Config, inherited: &Inherited) -> Result<(Address, Bound), StartError> {
@@ -256,7 +257,7 @@ struct ShardSeed {
     metrics: Arc<ShardMetrics>,
     limiter: Arc<Limiter>,
     front: Option<Arc<dyn Front>>,
-    tls: Option<Arc<ServerConfig>>,
+    tls: Option<Arc<LiveConfig>>,
     listeners: Vec<Bound>,
     queue: mpsc::Receiver<ToShard>,
     sockets: Arc<Sockets>,

@@ -80,6 +80,8 @@ pub struct Server {
     pub header_timeout: Duration,
     /// HTTP/2 with prior knowledge on plain listeners.
     pub h2c: bool,
+    /// A PROXY protocol header is wanted on every TCP connection, from `trust.proxies` only.
+    pub proxy_protocol: bool,
     /// TLS on every TCP listener; `None` is plain.
     pub tls: Option<Tls>,
 }
@@ -91,6 +93,17 @@ pub struct Tls {
     pub cert: PathBuf,
     /// PEM private key.
     pub key: PathBuf,
+    /// Present: a client certificate is wanted.
+    pub proxies: Option<ClientCertificates>,
+}
+
+/// `server.tls.client_ca` and `server.tls.client_names`.
+#[derive(Debug, Clone)]
+pub struct ClientCertificates {
+    /// PEM file with the authorities that sign them.
+    pub ca: PathBuf,
+    /// Exact DNS names, lower case, one of which a certificate must be for; empty takes every certificate of the authorities.
+    pub names: Vec<String>,
 }
 
 /// `[admin]`.
@@ -146,6 +159,8 @@ pub struct Trust {
     pub unix: bool,
     /// Proof 1: the uid of the peer on the unix socket.
     pub peer_uids: Vec<u32>,
+    /// Proof 2: a client certificate that `server.tls` accepted.
+    pub client_certificate: bool,
     /// Proof 3: name of the header that carries the shared secret, lower case.
     pub secret_header: String,
     /// Proof 3: one or two secrets (rotation); empty when this proof is not used.

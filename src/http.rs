@@ -182,10 +182,9 @@ fn well_formed(request: &Request) -> Result<(), Refusal> {
 }
 
 fn client_address(config: &Config, peer: Peer, headers: &HeaderMap) -> Option<IpAddr> {
-    match (&config.trust, peer) {
-        (Some(trust), _) => trust.client_address(peer, headers),
-        (None, Peer::Tcp(address)) => Some(address.ip()),
-        (None, Peer::Unix { .. }) => None,
+    match &config.trust {
+        Some(trust) => trust.client_address(peer, headers),
+        None => peer.address(),
     }
 }
 

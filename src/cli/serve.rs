@@ -1,15 +1,21 @@
 //! `sidestream serve`: runs until it is told to stop. The parts are built elsewhere; this is the command line of it.
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use super::options::ConfigArgs;
-use crate::app::{self, Running, StartError};
+use crate::app::{self, Running, StartError, State};
 use crate::config::load::Sources;
 use crate::feed::connection::ConnectError;
 use crate::server::listen::{Address, Inherited};
+use crate::server::tls::{LiveConfig, Reloaded};
 use crate::telemetry;
+
+/// Certificate files are looked at so often: a few reads of small files. Nothing else tells where links are swapped.
+const CERTIFICATES_LOOKED_AT: Duration = Duration::from_secs(10);
 
 /// Options of `serve`.
 #[derive(Debug, Clone, clap::Args)]
@@ -83,7 +89,7 @@ pub(super) fn start_failed(error: &StartError) -> Exit {
 
 /// Serves until a signal: the first drains, a second ends at once. A thread that ends takes the process with it.
 pub(super) async fn until_stopped(running: Running) -> Exit {
-    let Running { public, admin: (admin_address, admin), state, mut ended, .. } = running;
+    let Running { public, admin: (admin_address, admin), state, tls, mut ended, .. } = running;
     for address in &public {
         tracing::info!(listener = "public", %address, "Listening");
     }
@@ -97,13 +103,18 @@ pub(super) async fn until_stopped(running: Running) -> Exit {
     tokio::spawn(crate::admin::serve(admin, state.clone()));
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let mut look = tokio::time::interval(CERTIFICATES_LOOKED_AT);
     loop {
         tokio::select! {
             thread = ended.recv() => {
                 tracing::error!(thread = thread.unwrap_or("unknown"), "Thread ended; the process ends with it");
                 return Exit::Internal;
             }
-            _ = hangup.recv() => tracing::warn!("SIGHUP: this version cannot reload; restart to apply a new configuration"),
+            _ = look.tick() => reload_certificates(tls.as_deref(), &state),
+            _ = hangup.recv() => {
+                reload_certificates(tls.as_deref(), &state);
+                tracing::warn!("SIGHUP: this version reads only certificates again; restart to apply a new configuration");
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
@@ -121,4 +132,19 @@ pub(super) async fn until_stopped(running: Running) -> Exit {
         }
     }
     Exit::Ok
+}
+
+/// New connections get what the certificate files hold now; what cannot be used changes nothing.
+fn reload_certificates(tls: Option<&LiveConfig>, state: &State) {
+    match tls.map(LiveConfig::reload) {
+        None | Some(Ok(Reloaded::Unchanged)) => {}
+        Some(Ok(Reloaded::Applied)) => {
+            state.metrics.tls.applied.add(1);
+            tracing::info!("Certificates were read again");
+        }
+        Some(Err(error)) => {
+            state.metrics.tls.refused.add(1);
+            tracing::error!(%error, "Certificates have changed and cannot be used; those from before stay");
+        }
+    }
 }

@@ -39,7 +39,7 @@ pub(super) fn check(texts: &Texts, table: &Table, env: &[(String, String)]) -> (
     let routes = route::check(&mut cx, &root, &identity, trust.is_some());
     let history = root.section("history");
     let config = Config {
-        server: server::check(&mut cx, &root.section("server")),
+        server: server::check(&mut cx, &root.section("server"), trust.as_ref()),
         admin: server::check_admin(&mut cx, &root.section("admin")),
         nats: nats::check(&mut cx, &root.section("nats")),
         trust,

@@ -1,7 +1,7 @@
 //! Which peers may speak for a user, and from where a client really comes.
 //!
-//! A peer is proven by an address rule *and* a proof: its uid on the unix socket, a shared secret, or the operator's word
-//! that the address is proof enough. Nothing else in the program looks at `[trust]`.
+//! A peer is proven by an address rule *and* a proof: its uid on the unix socket, its certificate, a shared secret, or the
+//! operator's word that the address is proof enough. Nothing else looks at headers to tell.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -13,8 +13,12 @@ use crate::config::Trust;
 /// Who is at the other end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// By TCP.
+    /// By TCP, from the address that a PROXY protocol header states, where one is wanted.
     Tcp(SocketAddr),
+    /// The same with a client certificate that `server.tls` accepted.
+    Certified(SocketAddr),
+    /// By TCP through a load balancer that does not say from where: nobody's proxy.
+    Hidden,
     /// On the unix socket.
     Unix {
         /// By `SO_PEERCRED`; absent if the kernel would not say.
@@ -23,10 +27,11 @@ pub enum Peer {
 }
 
 impl Peer {
-    fn address(self) -> Option<IpAddr> {
+    /// Its address, where one is known; an IPv4 one never in IPv6 form.
+    pub fn address(self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(address) => Some(address.ip().to_canonical()),
-            Self::Unix { .. } => None,
+            Self::Tcp(address) | Self::Certified(address) => Some(address.ip().to_canonical()),
+            Self::Hidden | Self::Unix { .. } => None,
         }
     }
 }
@@ -36,10 +41,7 @@ impl Trust {
     pub fn admits_address(&self, peer: Peer) -> bool {
         match peer {
             Peer::Unix { .. } => self.unix,
-            Peer::Tcp(address) => {
-                let ip = address.ip().to_canonical();
-                self.proxies.iter().any(|net| net.contains(&ip))
-            }
+            _ => peer.address().is_some_and(|ip| self.proxies.iter().any(|net| net.contains(&ip))),
         }
     }
 
@@ -53,6 +55,7 @@ impl Trust {
         self.admits_address(peer)
             && (self.address_is_proof
                 || self.uid_proves(peer)
+                || (self.client_certificate && matches!(peer, Peer::Certified(_)))
                 || (!self.secrets.is_empty() && self.secret_proves(headers)))
     }
 
@@ -106,6 +109,7 @@ mod tests {
             proxies: vec!["10.0.0.0/8".parse().expect("a net")],
             unix: true,
             peer_uids: vec![33],
+            client_certificate: false,
             secret_header: "x-secret".into(),
             secrets: vec![Secret::new(b"first-secret-value\n"), Secret::new(b"second-secret-value")],
             forwarded_for_hops: 1,
@@ -138,6 +142,19 @@ mod tests {
         assert!(trust().is_proven(Peer::Unix { uid: Some(33) }, &headers(&[])));
         assert!(!trust().is_proven(Peer::Unix { uid: Some(34) }, &headers(&[])));
         assert!(!trust().is_proven(Peer::Unix { uid: None }, &headers(&[])));
+    }
+
+    #[test]
+    fn a_certificate_is_a_proof_where_it_is_wanted_and_from_a_proxy() {
+        let certified = |ip: &str| Peer::Certified(SocketAddr::new(ip.parse().expect("an address"), 1));
+        let mut trust = trust();
+        assert!(!trust.is_proven(certified("10.1.2.3"), &headers(&[])));
+        trust.client_certificate = true;
+        assert!(trust.is_proven(certified("10.1.2.3"), &headers(&[])));
+        assert!(!trust.is_proven(certified("192.168.0.1"), &headers(&[])));
+        assert!(!trust.is_proven(tcp("10.1.2.3"), &headers(&[])));
+        trust.address_is_proof = true;
+        assert!(!trust.is_proven(Peer::Hidden, &headers(&[("x-secret", "first-secret-value")])));
     }
 
     #[test]

@@ -2,19 +2,20 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::listen::Bound;
+use super::proxy_protocol::{self, Origin};
 use super::socket::Socket;
 use super::sockets::{Place, Sockets};
-use super::tls::{Scratch, TlsStream};
+use super::tls::{LiveConfig, Scratch, TlsStream};
 use super::{h1, h2};
 use crate::http::Context;
 use crate::http::trust::Peer;
@@ -48,7 +49,7 @@ pub struct Acceptor {
 /// What TLS needs.
 #[derive(Debug)]
 struct Tls {
-    config: Arc<ServerConfig>,
+    config: Arc<LiveConfig>,
     scratch: Rc<RefCell<Scratch>>,
 }
 
@@ -95,7 +96,7 @@ impl Acceptor {
     /// For one shard. `pending_max` bounds connections that are not streams yet, `sockets` all of the process.
     pub fn new(
         context: Rc<Context>,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<Arc<LiveConfig>>,
         pending_max: usize,
         sockets: Arc<Sockets>,
     ) -> Rc<Self> {
@@ -117,7 +118,7 @@ impl Acceptor {
         loop {
             self.room().await;
             match listener.accept().await {
-                Ok((stream, address)) => self.spawn(move |this| this.tcp(stream, Peer::Tcp(address))),
+                Ok((stream, address)) => self.spawn(move |this| this.tcp(stream, address)),
                 Err(error) => self.pause_after(&error).await,
             }
         }
@@ -173,9 +174,13 @@ impl Acceptor {
         });
     }
 
-    async fn tcp(self: Rc<Self>, stream: TcpStream, peer: Peer) {
+    async fn tcp(self: Rc<Self>, mut stream: TcpStream, address: SocketAddr) {
         let pending = Pending::new(self.clone());
         let deadline = Instant::now() + self.context.config.server.header_timeout;
+        let Some(peer) = self.peer(&mut stream, address, deadline).await else {
+            self.context.shard.metrics.proxy_headers_refused.add(1);
+            return;
+        };
         let Some(tls) = &self.tls else {
             return self.plain(stream.into(), peer, deadline, pending).await;
         };
@@ -184,14 +189,37 @@ impl Acceptor {
             // socket for ready until a read has shown that it is not.
             stream.peek(&mut [0]).await?;
             let _permit = self.handshakes.acquire().await;
-            TlsStream::accept(stream, tls.config.clone(), tls.scratch.clone()).await
+            TlsStream::accept(stream, tls.config.current(), tls.scratch.clone()).await
         };
         let Ok(Ok(stream)) = tokio::time::timeout_at(deadline, handshake).await else {
             self.context.shard.metrics.handshakes_failed.add(1);
             return;
         };
         let http2 = stream.agreed().alpn_protocol() == Some(b"h2");
+        let peer = match peer {
+            Peer::Tcp(address) if stream.agreed().peer_certificates().is_some() => Peer::Certified(address),
+            peer => peer,
+        };
         self.serve(stream.into(), peer, http2, deadline, pending).await;
+    }
+
+    /// Who is at the other end, by the PROXY protocol where it is wanted: only a load balancer in `trust.proxies` may say, and
+    /// whom it names is the peer from then on. `None` closes the connection.
+    async fn peer(&self, stream: &mut TcpStream, address: SocketAddr, deadline: Instant) -> Option<Peer> {
+        let config = &self.context.config;
+        let direct = Peer::Tcp(address);
+        if !config.server.proxy_protocol {
+            return Some(direct);
+        }
+        if !config.trust.as_ref().is_some_and(|trust| trust.admits_address(direct)) {
+            return None;
+        }
+        let origin = tokio::time::timeout_at(deadline, proxy_protocol::read(stream)).await;
+        Some(match origin.ok()?.ok()? {
+            Origin::Address(address) => Peer::Tcp(address),
+            Origin::LoadBalancer => direct,
+            Origin::Unstated => Peer::Hidden,
+        })
     }
 
     fn unix(self: &Rc<Self>, stream: UnixStream) {

@@ -177,6 +177,8 @@ pub struct ShardMetrics {
     pub fell_behind: Number,
     /// Peers on a unix socket whose uid is not allowed.
     pub peers_refused: Number,
+    /// Connections closed for want of a PROXY protocol header, or from where none is taken.
+    pub proxy_headers_refused: Number,
     /// TLS handshakes that failed or took too long.
     pub handshakes_failed: Number,
     /// Moments of 50 ms in which no connection was accepted for want of descriptors or room.
@@ -250,6 +252,7 @@ impl ShardMetrics {
             heartbeats: Number::default(),
             fell_behind: Number::default(),
             peers_refused: Number::default(),
+            proxy_headers_refused: Number::default(),
             handshakes_failed: Number::default(),
             accept_pauses: Number::default(),
             panics: Number::default(),
@@ -296,6 +299,15 @@ pub struct MemoryMetrics {
     pub frames: Number,
 }
 
+/// What became of certificate files that had changed; written by the thread that reads them.
+#[derive(Debug, Default)]
+pub struct TlsMetrics {
+    /// Read, and shown to new connections.
+    pub applied: Number,
+    /// Not usable: what was shown before is shown on.
+    pub refused: Number,
+}
+
 /// All numbers of the process.
 #[derive(Debug)]
 pub struct Metrics {
@@ -305,6 +317,8 @@ pub struct Metrics {
     pub shards: Vec<Arc<ShardMetrics>>,
     /// The process's memory.
     pub memory: MemoryMetrics,
+    /// Certificate files.
+    pub tls: TlsMetrics,
     routes: Vec<String>,
     streams: Vec<(String, Arc<crate::link::FeedStatus>)>,
     started: SystemTime,
@@ -317,6 +331,7 @@ impl Metrics {
             feed: Arc::default(),
             shards: (0..shards).map(|_| Arc::new(ShardMetrics::new(routes.len()))).collect(),
             memory: MemoryMetrics::default(),
+            tls: TlsMetrics::default(),
             routes,
             streams,
             started: SystemTime::now(),
@@ -364,6 +379,10 @@ impl Metrics {
         gauge("memory_used_bytes", help, &[], memory.used.get() as f64);
         let help = "Bytes that events hold in memory, in the history and in queues";
         gauge("frames_bytes", help, &[], memory.frames.get() as f64);
+        let help = "Certificate files that had changed, by whether they could be used";
+        for (outcome, number) in [("applied", &self.tls.applied), ("refused", &self.tls.refused)] {
+            counter("certificate_reloads_total", help, &[("outcome", outcome)], number.get());
+        }
     }
 
     fn feeds(&self) {
@@ -413,6 +432,8 @@ impl Metrics {
         counter("readers_fell_behind_total", help, &[], self.sum(|s| s.fell_behind.get()));
         let help = "Peers on a unix socket whose uid is not allowed";
         counter("peers_refused_total", help, &[], self.sum(|s| s.peers_refused.get()));
+        let help = "Connections closed for want of a PROXY protocol header, or from where none is taken";
+        counter("proxy_protocol_refused_total", help, &[], self.sum(|s| s.proxy_headers_refused.get()));
         let help = "TLS handshakes that failed or took too long";
         counter("tls_handshakes_failed_total", help, &[], self.sum(|s| s.handshakes_failed.get()));
         let help = "Moments of 50 ms in which a listener accepted nobody for want of descriptors or room";

@@ -340,6 +340,11 @@ impl App {
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
     }
 
+    /// `SIGHUP`.
+    pub fn hang_up(&self) {
+        process::signal(&self.child, Signal::HUP);
+    }
+
     /// `SIGSTOP`.
     pub fn pause(&self) {
         process::stop(&self.child);

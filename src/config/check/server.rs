@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use super::secret::Use;
 use super::{Checker, Read, Section};
 use crate::config::units::shorten;
-use crate::config::{Admin, Listen, Server, Tls};
+use crate::config::{Admin, ClientCertificates, Listen, Server, Tls, Trust};
 
 const LISTEN_ALLOWED: &str =
     "allowed: \"127.0.0.1:8080\", \"[::1]:8080\", \"localhost:8080\", \"unix:/absolute/path\", \"systemd:name\"";
 
-pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Server {
+pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>, trust: Option<&Trust>) -> Server {
+    let listen = listeners(cx, section);
     Server {
-        listen: listeners(cx, section),
+        proxy_protocol: proxy_protocol(cx, section, &listen, trust),
+        listen,
         hosts: section.texts("hosts").iter().filter_map(|read| host(cx, read)).collect(),
         origins: section.texts("origins").iter().filter_map(|read| origin(cx, read)).collect(),
         drain_window: cx.duration(section, "drain_window"),
@@ -22,6 +24,19 @@ pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Server {
         h2c: section.flag("h2c"),
         tls: section.optional("tls").and_then(|tls| check_tls(cx, &tls)),
     }
+}
+
+fn proxy_protocol(cx: &mut Checker<'_>, section: &Section<'_>, listen: &[Listen], trust: Option<&Trust>) -> bool {
+    let asked = section.flag("proxy_protocol");
+    if asked && trust.is_none_or(|trust| trust.proxies.is_empty()) {
+        let message = "PROXY protocol headers are taken from trust.proxies only, and there is no address in it";
+        cx.fault_in(section, "proxy_protocol", message, Some("name the load balancers' addresses or CIDRs there"));
+    }
+    if asked && !listen.is_empty() && listen.iter().all(|listen| matches!(listen, Listen::Unix(_))) {
+        let message = "the PROXY protocol is read on TCP listeners only, and there is none";
+        cx.warn_in(section, "proxy_protocol", message, None);
+    }
+    asked
 }
 
 pub(super) fn check_admin(cx: &mut Checker<'_>, section: &Section<'_>) -> Admin {
@@ -196,8 +211,37 @@ fn parse_origin(text: &str) -> Option<String> {
 }
 
 fn check_tls(cx: &mut Checker<'_>, section: &Section<'_>) -> Option<Tls> {
+    let proxies = client_certificates(cx, section);
     let (cert, key) = cx.pair(section, "cert", "key", "server.tls wants both `cert` and `key`", true)?;
-    Some(Tls { cert, key })
+    Some(Tls { cert, key, proxies })
+}
+
+fn client_certificates(cx: &mut Checker<'_>, section: &Section<'_>) -> Option<ClientCertificates> {
+    let reads = section.texts("client_names");
+    let names = reads.iter().filter_map(|read| dns_name(cx, read)).collect();
+    let Some(ca) = section.set_text("client_ca") else {
+        if let Some(read) = reads.first() {
+            let note = Some("set server.tls.client_ca to the authority that signs them");
+            cx.fault_noted(read, "no client certificate is asked for without client_ca", note);
+        }
+        return None;
+    };
+    if reads.is_empty() {
+        let message = "every certificate that this authority signs is let in";
+        cx.warn_in(section, "client_ca", message, Some("name the proxies in server.tls.client_names"));
+    }
+    Some(ClientCertificates { ca: cx.file(&ca, Use::Public)?, names })
+}
+
+/// A name as it stands in a certificate. A wildcard there is never a proxy's.
+fn dns_name(cx: &mut Checker<'_>, read: &Read<'_, &str>) -> Option<String> {
+    let name = read.value.to_ascii_lowercase();
+    if is_host(&name) && name.parse::<IpAddr>().is_err() && !name.starts_with('[') {
+        return Some(name);
+    }
+    let note = Some("allowed: exact DNS names, such as \"nginx.internal\"; no wildcards, no addresses");
+    cx.fault_noted(read, format!("`{}` is not a DNS name", shorten(read.value)), note);
+    None
 }
 
 impl Checker<'_> {

@@ -12,15 +12,18 @@ use crate::config::{Identity, Secret, Trust};
 const SECRET_BYTES_MIN: usize = 16;
 /// Longer chains of proxies exist only by mistake.
 const HOPS_MAX: u32 = 32;
-const PROOFS: &str = "allowed: peer_uids (with \"unix\" in proxies), secret_files, or address_is_proof = true";
+const PROOFS: &str = "allowed: peer_uids (with \"unix\" in proxies), client_certificate (with server.tls.client_ca), secret_files, or \
+                      address_is_proof = true";
 
 pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>, identity: &Identity) -> Option<Trust> {
     let section = root.optional("trust")?;
     let (proxies, unix) = proxies(cx, &section);
+    let client_certificate = client_certificate(cx, root, &section, &proxies);
     let trust = Trust {
         proxies,
         unix,
         peer_uids: peer_uids(cx, &section, unix),
+        client_certificate,
         secret_header: secret_header(cx, &section, identity),
         secrets: secrets(cx, &section),
         forwarded_for_hops: u8::try_from(cx.count(&section, "forwarded_for_hops", 0..=HOPS_MAX)).unwrap_or(0),
@@ -34,9 +37,10 @@ fn proof(cx: &mut Checker<'_>, section: &Section<'_>, trust: &Trust) {
     // What was written counts here, not what passed: a missing secret file is reported once, as that.
     let by_secret = !section.texts("secret_files").is_empty();
     let by_uid = !section.integers("peer_uids").is_empty();
-    if !by_secret && !by_uid && !trust.address_is_proof {
+    let over_tcp = by_secret || trust.address_is_proof || section.flag("client_certificate");
+    if !by_uid && !over_tcp {
         cx.fault_in(section, "", "an address alone does not prove who speaks: there is no proof", Some(PROOFS));
-    } else if !by_secret && !trust.address_is_proof && !trust.proxies.is_empty() {
+    } else if !over_tcp && !trust.proxies.is_empty() {
         let message = "peer_uids proves only peers on the unix socket; the addresses listed here will be refused";
         cx.warn_in(section, "proxies", message, Some(PROOFS));
     }
@@ -83,6 +87,24 @@ fn peer_uids(cx: &mut Checker<'_>, section: &Section<'_>, unix: bool) -> Vec<u32
     }
     // u32::MAX is "no uid" to the system.
     reads.iter().map(|read| cx.in_range(read, 0..=u32::MAX - 1)).collect()
+}
+
+/// A certificate proves a proxy only if it says which proxy it is.
+fn client_certificate(cx: &mut Checker<'_>, root: &Section<'_>, section: &Section<'_>, proxies: &[IpNet]) -> bool {
+    let asked = section.flag("client_certificate");
+    let tls = root.section("server").section("tls");
+    if asked && proxies.is_empty() {
+        let message = "certificates are shown over TCP, and no address is in trust.proxies";
+        cx.fault_in(section, "client_certificate", message, None);
+    }
+    if asked && tls.set_text("client_ca").is_none() {
+        let note = Some("set server.tls.client_ca and server.tls.client_names");
+        cx.fault_in(section, "client_certificate", "server.tls asks for no client certificate", note);
+    } else if asked && tls.texts("client_names").is_empty() {
+        let note = Some("name the proxies, exactly as in their certificates, in server.tls.client_names");
+        cx.fault_in(section, "client_certificate", "any certificate of server.tls.client_ca would be a proof", note);
+    }
+    asked
 }
 
 fn secret_header(cx: &mut Checker<'_>, section: &Section<'_>, identity: &Identity) -> String {

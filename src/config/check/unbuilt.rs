@@ -4,19 +4,12 @@ use super::{Checker, Section};
 use crate::config::tree::Value;
 
 /// Section, key, and what it would do.
-const UNBUILT: [(&str, &str, &str); 3] = [
-    ("server", "proxy_protocol", "read the PROXY protocol"),
-    ("trust", "client_certificate", "take a client certificate as proof"),
-    ("presence", "subject", "publish presence"),
-];
+const UNBUILT: [(&str, &str, &str); 1] = [("presence", "subject", "publish presence")];
 
 pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>) {
     for (name, key, what) in UNBUILT {
         refuse(cx, &root.section(name), key, what);
     }
-    let tls = root.section("server").section("tls");
-    refuse(cx, &tls, "client_ca", "ask for client certificates");
-    refuse(cx, &tls, "client_names", "ask for client certificates");
     for route in root.sections("route") {
         refuse(cx, &route, "last_value", "send last values");
     }

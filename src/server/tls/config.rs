@@ -1,4 +1,5 @@
-//! TLS by rustls on aws-lc-rs: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`, stateless tickets, no early data.
+//! TLS by rustls on aws-lc-rs: TLS 1.2 and 1.3, ALPN `h2` and `http/1.1`, stateless tickets, no early data; client
+//! certificates where they are asked for.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,10 +7,14 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite as suite};
-use rustls::{ServerConfig, SupportedCipherSuite};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::host::Host;
+use super::proxies::Proxies;
 use crate::config::Tls;
 
 /// What is offered, ours first: AES-128 with SHA-256 is as safe as anything here, and the key schedule of a handshake over SHA-384
@@ -44,30 +49,57 @@ pub enum TlsError {
     /// Certificate and key do not fit, or the like.
     #[error("server.tls: {0}")]
     Rustls(#[from] rustls::Error),
+    /// The authority of client certificates cannot be used.
+    #[error("server.tls.client_ca: {0}")]
+    ClientCa(#[from] VerifierBuilderError),
     /// The ticket key could not be made.
     #[error("server.tls: {0}")]
     Os(#[from] io::Error),
 }
 
-/// Reads certificate and key.
+/// Reads certificate and key, and the authority of client certificates.
 pub fn load(config: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = CertificateDer::pem_file_iter(&config.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(pem_error(&config.cert))?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(config.cert.clone()));
-    }
-    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(pem_error(&config.key))?;
     let provider = CryptoProvider { cipher_suites: CIPHER_SUITES.to_vec(), ..aws_lc_rs::default_provider() };
-    let mut server = ServerConfig::builder_with_provider(Arc::new(provider))
+    let provider = Arc::new(provider);
+    let key = PrivateKeyDer::from_pem_file(&config.key).map_err(pem_error(&config.key))?;
+    let certified = CertifiedKey::from_der(certificates(&config.cert)?, key, &provider)?;
+    let proxies = match &config.proxies {
+        Some(proxies) => Some(Proxies::new(roots(&proxies.ca)?, &proxies.names, provider.clone())?),
+        None => None,
+    };
+    let asks_for_certificates = proxies.is_some();
+    let verifier = proxies.map_or_else(WebPkiClientVerifier::no_client_auth, |proxies| Arc::new(proxies));
+    let mut server = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)?;
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(Host::new(certified)));
     server.ignore_client_order = true;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    server.ticketer = aws_lc_rs::Ticketer::new()?;
-    server.send_tls13_tickets = 1;
+    if asks_for_certificates {
+        // A resumed session's certificate is not looked at again: neither its dates nor whether its authority is still ours.
+        server.session_storage = Arc::new(NoServerSessionStorage {});
+        server.send_tls13_tickets = 0;
+    } else {
+        server.ticketer = aws_lc_rs::Ticketer::new()?;
+        server.send_tls13_tickets = 1;
+    }
     Ok(Arc::new(server))
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        roots.add(certificate)?;
+    }
+    Ok(roots)
+}
+
+/// The certificates of a PEM file, at least one.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(pem_error(path))?;
+    if certificates.is_empty() { Err(TlsError::NoCertificate(path.to_path_buf())) } else { Ok(certificates) }
 }
 
 fn pem_error(path: &Path) -> impl Fn(rustls_pki_types::pem::Error) -> TlsError {
