@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
+use support::tls::{Certificate, Pem};
 use support::{App, Config, DEADLINE, Nats, Version, eventually, on_both_servers};
 use tokio::process::Command;
 
@@ -104,6 +105,29 @@ async fn check_reports_every_fault_with_its_place_and_exits_78() {
     assert!(ran.stderr.contains('^'), "no caret: {}", ran.stderr);
     assert!(ran.stderr.contains("level"), "the nearest known key is not told: {}", ran.stderr);
     run(&["serve", "--config", &path]).await.ends_with(78);
+}
+
+#[tokio::test]
+async fn check_finds_a_key_that_is_not_the_certificates() {
+    let dir = dir();
+    let (one, other) = (Pem::new(), Pem::new());
+    for (cert, key, part) in [
+        (&one.cert, &other.key, "server.tls: "),
+        (&one.cert, &String::new(), "key.pem: "),
+        (&String::new(), &one.key, "no certificate in it"),
+    ] {
+        let mut pem = one.clone();
+        (pem.cert, pem.key) = (cert.clone(), key.clone());
+        let files = Certificate::of(&pem);
+        let path = file(&dir, &Config::at("nats://127.0.0.1:1").server(&files.table()).render());
+        for command in ["check", "serve"] {
+            let ran = run(&[command, "--config", &path]).await.ends_with(78);
+            assert!(ran.stderr.contains(part), "{command}: {}", ran.stderr);
+        }
+    }
+    let files = Certificate::of(&one);
+    let path = file(&dir, &Config::at("nats://127.0.0.1:1").server(&files.table()).render());
+    run(&["check", "--config", &path]).await.ends_with(0);
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -99,6 +101,26 @@ async fn sockets_inherited_from_systemd_are_told_apart_by_name() {
             let wire = Wire::tcp(&format!("unix:{}", path.display())).await;
             hears(&nats, Sse::open(wire, &get("/events").user("alice")).await, &path.display().to_string()).await;
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_inherited_socket_that_everybody_may_connect_to_is_refused() {
+    support::bounded(async {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("open.sock");
+        let config = Config::at("nats://127.0.0.1:1").trust(Some(TRUST)).listen(&["systemd:public"]);
+        let mut app = App::spawn(&config, |serve| {
+            let mut activate = Command::new("systemd-socket-activate");
+            activate.arg("-l").arg(&path).arg("--fdname=public").arg(serve.get_program()).args(serve.get_args());
+            activate
+        });
+        eventually("the socket is bound", support::DEADLINE, async || path.exists().then_some(())).await;
+        std::fs::set_permissions(&path, Permissions::from_mode(0o666)).expect("our own socket");
+        let _first = Wire::tcp(&format!("unix:{}", path.display())).await;
+        assert_eq!(app.exit(support::DEADLINE).await.code(), Some(71), "{:?}", app.log_lines());
+        app.logs("set SocketMode=0660", support::DEADLINE).await;
     })
     .await;
 }

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use super::exit::Exit;
 use super::options::ConfigArgs;
 use crate::config::Config;
+use crate::server::tls::LiveConfig;
 
 /// Options of `check`.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,6 +27,10 @@ pub fn run(args: &Args) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
+    if let Some(Err(error)) = loaded.config.server.tls.as_ref().map(LiveConfig::new) {
+        eprintln!("error: {error}");
+        return Exit::Config;
+    }
     let counted = |count: usize, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
     let routes = counted(loaded.config.routes.routes.len(), "route");
     let streams = counted(streams(&loaded.config), "stream");

@@ -20,6 +20,8 @@ use crate::config::Listen;
 const BACKLOG: i32 = 4096;
 /// Access to a unix socket: its owner and group.
 const UNIX_MODE: u32 = 0o660;
+/// The bit of a mode by which everybody may connect.
+const OTHERS_WRITE: u32 = 0o002;
 /// Unacknowledged or unaccepted data for this long ends a TCP connection: a backstop behind our own eviction, and the
 /// only thing that notices a peer that vanished while data was on its way. With a heartbeat every 15 s, which is then that
 /// data, such a peer is gone within 45 s whenever it vanished; the kernel looks only when it sends again, some seconds late.
@@ -83,6 +85,9 @@ pub enum ListenError {
     /// Somebody answers there.
     #[error("cannot listen on {0}: another process is listening there")]
     InUse(String),
+    /// Whose mode lets everybody connect (requirement R8).
+    #[error("cannot listen on {0}: every user of this machine may connect to {1} (mode {2:o}); set SocketMode=0660")]
+    OpenToAll(String, PathBuf, u32),
 }
 
 /// Sockets inherited from systemd, by name. Read once, before any thread starts.
@@ -122,7 +127,9 @@ pub fn bind(listen: &Listen, shards: usize, unsent: u32, inherited: &Inherited) 
         }
         Listen::Systemd(name) => {
             let bound = inherited.find(name)?;
-            inherit(bound, shards, unsent).map_err(|e| ListenError::Bind(format!("systemd:{name}"), e))
+            let name = format!("systemd:{name}");
+            closed_to_others(bound, &name)?;
+            inherit(bound, shards, unsent).map_err(|e| ListenError::Bind(name, e))
         }
     }
 }
@@ -183,6 +190,16 @@ fn bind_unix(path: &Path, name: &str) -> Result<UnixListener, ListenError> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(UNIX_MODE)).map_err(failed)?;
     socket.listen(BACKLOG).map_err(failed)?;
     Ok(socket.into())
+}
+
+/// Refuses a unix socket that others than its owner and group may connect to, for which writing is enough (unix(7)).
+fn closed_to_others(bound: &Bound, name: &str) -> Result<(), ListenError> {
+    let Bound::Unix(unix) = bound else { return Ok(()) };
+    let address = unix.local_addr().map_err(|e| ListenError::Bind(name.to_owned(), e))?;
+    // One without a path is abstract, and has no mode: anybody may connect, and only `trust.peer_uids` tells who.
+    let Some(path) = address.as_pathname() else { return Ok(()) };
+    let mode = std::fs::metadata(path).map_err(|e| ListenError::Bind(name.to_owned(), e))?.permissions().mode() & 0o777;
+    if mode & OTHERS_WRITE == 0 { Ok(()) } else { Err(ListenError::OpenToAll(name.to_owned(), path.to_owned(), mode)) }
 }
 
 fn inherit(bound: &Bound, shards: usize, unsent: u32) -> io::Result<Group> {
