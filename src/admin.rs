@@ -4,13 +4,16 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, WWW_AUTHENTICATE};
+use hyper::http::uri::Authority;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -18,8 +21,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::app::State;
+use crate::config::Listen;
 use crate::link::{self, Audience, AudienceOf};
 use crate::server::listen::Bound;
 
@@ -32,14 +37,20 @@ const CONNECTIONS_LISTED_MAX: usize = 100;
 /// Time for a request head, and for an idle connection.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Connections at a time; more wait to be accepted. The descriptors for them are set aside (`server::sockets`).
+const CONNECTIONS_MAX: usize = 24;
+
 /// Serves until the listener fails for good.
 pub async fn serve(bound: Bound, state: Arc<State>) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let place = || places.clone().acquire_owned().map(|place| place.map_err(io::Error::other));
     match bound {
         Bound::Tcp(tcp) => {
             let listener = TcpListener::from_std(tcp)?;
             loop {
+                let place = place().await?;
                 match listener.accept().await {
-                    Ok((stream, _)) => connection(stream, state.clone()),
+                    Ok((stream, _)) => connection(stream, state.clone(), place),
                     Err(error) => pause(&error).await,
                 }
             }
@@ -47,8 +58,9 @@ pub async fn serve(bound: Bound, state: Arc<State>) -> io::Result<()> {
         Bound::Unix(unix) => {
             let listener = UnixListener::from_std(unix)?;
             loop {
+                let place = place().await?;
                 match listener.accept().await {
-                    Ok((stream, _)) => connection(stream, state.clone()),
+                    Ok((stream, _)) => connection(stream, state.clone(), place),
                     Err(error) => pause(&error).await,
                 }
             }
@@ -61,7 +73,7 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-fn connection<S>(stream: S, state: Arc<State>)
+fn connection<S>(stream: S, state: Arc<State>, place: OwnedSemaphorePermit)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
@@ -73,6 +85,7 @@ where
         if let Err(error) = connection.await {
             tracing::debug!(%error, "Admin connection ended");
         }
+        drop(place);
     });
 }
 
@@ -81,6 +94,9 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "GET and HEAD only\n");
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Ok(response);
+    }
+    if !names_this_machine(&state, &request) {
+        return Ok(text(StatusCode::MISDIRECTED_REQUEST, "ask by address or as localhost\n"));
     }
     let query = request.uri().query().unwrap_or_default();
     Ok(match request.uri().path() {
@@ -92,6 +108,16 @@ async fn answer(request: Request<Incoming>, state: Arc<State>) -> Result<Respons
         "/connections" => connections(&state, query).await,
         _ => text(StatusCode::NOT_FOUND, "not found; there are /livez /readyz /metrics /version /connections\n"),
     })
+}
+
+/// A page whose own name leads to the loopback address (DNS rebinding) asks with that name. It can be any that has a dot;
+/// addresses, `localhost` and names without a dot are nobody's pages. Where others may connect a token is wanted instead.
+fn names_this_machine(state: &State, request: &Request<Incoming>) -> bool {
+    let on_loopback = matches!(&state.config.admin.listen, Listen::Tcp(address) if address.ip().is_loopback());
+    let host = request.headers().get(HOST).map_or(Some(""), |host| host.to_str().ok()).unwrap_or(".");
+    let Ok(authority) = host.parse::<Authority>() else { return host.is_empty() };
+    let name = authority.host();
+    !on_loopback || !name.contains('.') || name.parse::<Ipv4Addr>().is_ok()
 }
 
 /// With a token configured, who is connected is told only to those who have it.

@@ -6,7 +6,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{App, Config, DEADLINE, Nats, Version, bounded, eventually, get};
+use support::{App, Config, DEADLINE, Nats, Version, Wire, bounded, eventually, get};
 
 async fn app() -> (Nats, App) {
     let nats = Nats::start(Version::Current).await;
@@ -124,6 +124,46 @@ async fn the_number_of_series_does_not_grow_with_users_or_subjects() {
         assert_eq!(metrics.series(), before);
         assert!(metrics.series() <= 300, "{} series", metrics.series());
         assert!(!app.admin_get("/metrics").await.text().contains("user299"), "a user is in the metrics");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_page_that_took_over_the_loopback_name_is_not_answered() {
+    support::bounded(async {
+        let (_nats, app) = app().await;
+        let asked = async |host: &str| {
+            let mut wire = Wire::tcp(&app.admin).await;
+            let request = format!("GET /connections HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+            wire.send(request.as_bytes()).await;
+            wire.answer().await.head.status
+        };
+        for host in ["127.0.0.1", "127.0.0.1:9464", "localhost:9464", "[::1]:9464", "sidestream"] {
+            assert_eq!(asked(host).await, 200, "{host}");
+        }
+        for host in ["evil.example", "evil.example:9464", "127.0.0.1.evil.example", "localhost.", "a b", "évil.example"]
+        {
+            assert_eq!(asked(host).await, 421, "{host}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn silent_connections_do_not_take_every_descriptor() {
+    support::bounded(async {
+        let (_nats, app) = app().await;
+        let before = app.descriptors();
+        let mut silent = Vec::new();
+        for _ in 0..100 {
+            silent.push(Wire::tcp(&app.admin).await);
+        }
+        // Those that are let in are answered; the rest wait in the backlog.
+        silent[0].send(b"GET /livez HTTP/1.1\r\nHost: admin\r\n\r\n").await;
+        assert_eq!(silent[0].answer().await.head.status, 200);
+        assert!(app.descriptors() <= before + 24, "{} and {before}", app.descriptors());
+        drop(silent);
+        app.ready().await;
     })
     .await;
 }
