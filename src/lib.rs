@@ -13,6 +13,7 @@ pub mod resume;
 pub mod route;
 pub mod sse;
 pub mod subject;
+pub mod text;
 
 // The middle: where feeds and clients meet.
 pub mod limit;

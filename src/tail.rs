@@ -338,7 +338,7 @@ async fn refusal(response: Response<Body>) -> TailError {
 /// `code` of a refusal of ours: `{"error":{"code":…}}`.
 fn error_code(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
-    body.pointer("/error/code")?.as_str().map(print::printable)
+    body.pointer("/error/code")?.as_str().map(crate::text::printable)
 }
 
 fn heartbeat_interval(connected: &str) -> Option<Duration> {

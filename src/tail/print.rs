@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::cursor::LastEventId;
 use crate::frame::RESERVED_PREFIX;
 use crate::sse::Event;
+use crate::text::printable;
 
 /// Writes events and, for people, what happens between them.
 pub(super) struct Printer<'o, W> {
@@ -113,24 +114,4 @@ fn gap_line(data: &Value, reason: Option<String>, stream: Option<String>) -> Str
     let of = stream.map(|name| format!(" of {name}")).unwrap_or_default();
     let reason = reason.unwrap_or_else(|| "no reason given".to_owned());
     format!("!! GAP ({reason}): events are missing between {} and {}{of}", sequence("after"), sequence("next"))
-}
-
-/// Text from the network on one line: control characters would break the line, or talk to the terminal.
-pub(super) fn printable(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
-    for character in text.chars() {
-        if character.is_control() {
-            line.extend(character.escape_default());
-        } else if is_direction_mark(character) {
-            line.extend(character.escape_unicode());
-        } else {
-            line.push(character);
-        }
-    }
-    line
-}
-
-/// Characters that make the rest of a line read in another order than it stands.
-fn is_direction_mark(character: char) -> bool {
-    matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
