@@ -10,6 +10,7 @@ mod file;
 mod layers;
 pub mod load;
 mod nearest;
+mod secret;
 pub mod show;
 mod source;
 mod tree;
@@ -24,6 +25,8 @@ use ipnet::IpNet;
 
 use crate::frame::{EventNaming, Payload};
 use crate::route::RouteTable;
+
+pub use self::secret::Secret;
 
 /// A whole, valid configuration. Cheap enough to clone once per shard, never per request.
 #[derive(Debug, Clone)]
@@ -281,28 +284,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
-}
-
-/// A secret read from a file. `Debug` never shows it; it is never serialised.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Box<[u8]>);
-
-impl Secret {
-    /// Takes the bytes of a secret, as they stand in the file less trailing line ends.
-    pub fn new(bytes: &[u8]) -> Self {
-        Self(bytes.trim_ascii_end().into())
-    }
-
-    /// The bytes, for comparison or login only.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[redacted]")
-    }
 }
 
 #[cfg(test)]

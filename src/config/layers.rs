@@ -25,7 +25,7 @@ pub(super) fn from_set(texts: &mut Texts, argument: &str, faults: &mut Vec<Fault
     let number = texts.add(Layer::Set, "--set", argument);
     let Some((key, value)) = argument.split_once('=') else {
         let fault = Fault::new(FaultKind::Invalid, "", "`--set` wants KEY=VALUE, such as `--set server.h2c=true`");
-        faults.push(fault.at(texts, &At::new(number, 0..argument.len())));
+        faults.push(fault.at(texts, &At::new(number, 0..argument.len())).hidden());
         return None;
     };
     let path: Vec<String> = key.trim().split('.').map(|part| part.trim().to_owned()).collect();

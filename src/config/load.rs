@@ -126,7 +126,10 @@ impl Reader {
         let mut line = None;
         for error in errors {
             let at = At::new(number, error.span().unwrap_or(0..0));
-            let fault = Fault::new(FaultKind::Invalid, "", error.message().trim()).at(&self.texts, &at);
+            let mut fault = Fault::new(FaultKind::Invalid, "", error.message().trim()).at(&self.texts, &at);
+            if self.texts.may_be_a_secret(&at) {
+                fault = fault.hidden();
+            }
             let here = fault.place.as_ref().map(|place| place.line);
             if *line.get_or_insert(here) == here {
                 self.faults.push(fault);

@@ -58,6 +58,11 @@ impl Texts {
         self.0.get(at.text).and_then(|text| text.text.get(at.span.clone())).unwrap_or_default()
     }
 
+    /// Whether what stands around a place, which could not be parsed, may be a secret.
+    pub(super) fn may_be_a_secret(&self, at: &At) -> bool {
+        self.0.get(at.text).is_some_and(|text| may_be_a_secret(line_around(&text.text, at.span.start).1))
+    }
+
     /// The origin of a value, for `config show`.
     pub(super) fn origin(&self, at: &At) -> String {
         let Some(text) = self.0.get(at.text) else { return "default".to_owned() };
@@ -72,9 +77,7 @@ impl Texts {
     pub(super) fn place(&self, at: &At) -> Place {
         let Some(text) = self.0.get(at.text) else { return Place::default() };
         let start = floor_boundary(&text.text, at.span.start);
-        let line_start = text.text[..start].rfind('\n').map_or(0, |newline| newline + 1);
-        let line_end = text.text[start..].find('\n').map_or(text.text.len(), |newline| start + newline);
-        let line = text.text[line_start..line_end].trim_end_matches('\r');
+        let (line_start, line) = line_around(&text.text, start);
         let end = floor_boundary(&text.text, at.span.end.clamp(start, (line_start + line.len()).max(start)));
         let column = text.text[line_start..start].chars().count();
         let width = text.text[start..end].chars().count().max(1);
@@ -146,6 +149,14 @@ fn printable(c: char) -> char {
     if c.is_control() && c != '\t' { '\u{fffd}' } else { c }
 }
 
+/// The line that a byte stands in, and where it starts.
+fn line_around(text: &str, at: usize) -> (usize, &str) {
+    let (before, after) = text.split_at(floor_boundary(text, at));
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let end = after.find('\n').map_or(text.len(), |newline| before.len() + newline);
+    (start, text[start..end].trim_end_matches('\r'))
+}
+
 fn floor_boundary(text: &str, index: usize) -> usize {
     let mut index = index.min(text.len());
     while !text.is_char_boundary(index) {
@@ -157,19 +168,57 @@ fn floor_boundary(text: &str, index: usize) -> usize {
 /// Whether a line could be a secret written where a file name belongs (`password = "hunter2"`), or a URL with a password
 /// in it. Requirement R71: such text never reaches a log, not even in a report about it.
 fn may_hold_a_secret(line: &str) -> bool {
-    if line.split_once("://").is_some_and(|(_, rest)| rest.contains('@')) {
-        return true;
+    let url = line.split_once("://").is_some_and(|(_, rest)| rest.contains('@'));
+    url || sensitive_values(line).any(|value| !names_files(value))
+}
+
+/// The same of a line that could not be parsed: it may be of another file than was meant, or an item of a list whose key
+/// stands elsewhere.
+fn may_be_a_secret(line: &str) -> bool {
+    let is_bare = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "_-. \t".contains(c));
+    let line = line.trim();
+    let header = line.starts_with('[') && is_bare(line.trim_matches(['[', ']']));
+    let assignment = line.split_once('=').is_some_and(|(key, value)| {
+        !key.is_empty() && is_bare(key) && !value.trim().is_empty() && !value.starts_with('=')
+    });
+    let innocent = line.is_empty() || line.starts_with('#') || header || assignment;
+    !innocent || sensitive_values(line).next().is_some()
+}
+
+/// What follows each key of a line that should name the file of a secret.
+fn sensitive_values(line: &str) -> impl Iterator<Item = &str> {
+    line.match_indices('=').filter_map(|(at, _)| {
+        let (before, value) = (line.get(..at)?, line.get(at + 1..)?);
+        is_sensitive(before.rsplit(['{', ',']).next()?).then_some(value)
+    })
+}
+
+fn is_sensitive(key: &str) -> bool {
+    let key = key.trim().to_ascii_lowercase();
+    let words = ["password", "passwd", "token", "secret", "nkey", "seed", "private", "credential"];
+    let last = key.rsplit(['.', '_']).next().map(|last| last.trim_matches(['"', '\'', ' ']));
+    (words.iter().any(|word| key.contains(word)) || last == Some("key")) && !key.contains("header")
+}
+
+/// Whether every string in a value is a file name, and outside of strings stands nothing but punctuation and a comment.
+fn names_files(value: &str) -> bool {
+    let is_file = |text: &str| text.is_empty() || text.starts_with('/') || text.starts_with("credential:");
+    let mut in_string = false;
+    for piece in value.split(['"', '\'']) {
+        let (code, comment) = if in_string { (piece, false) } else { before_comment(piece) };
+        if !is_file(code) {
+            return false;
+        }
+        if comment {
+            break;
+        }
+        in_string = !in_string;
     }
-    let Some((key, value)) = line.split_once('=') else { return false };
-    let key = key.to_ascii_lowercase();
-    let sensitive =
-        ["password", "passwd", "token", "secret", "nkey", "seed", "private"].iter().any(|w| key.contains(w))
-            && !key.contains("header");
-    let value = value.trim_start_matches(['[', ' ', '\t', '"', '\'']);
-    let harmless = value.is_empty()
-        || value.starts_with(['/', ']', '#', '{'])
-        || value.starts_with("credential:")
-        || value.starts_with("true")
-        || value.starts_with("false");
-    sensitive && !harmless
+    true
+}
+
+/// What is left of text outside of strings without punctuation and a comment, and whether there was one.
+fn before_comment(text: &str) -> (&str, bool) {
+    let code = text.split('#').next().unwrap_or_default();
+    (code.trim_matches([' ', '\t', '[', ']', '{', '}', ',']), code.len() < text.len())
 }

@@ -227,6 +227,20 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
         "[admin]\ntoken_file = \"canary\"\n",
         "[trust]\nproxies = [\"unix\"]\nsecret_files = [\n  \"canary\"\n]\n",
         "[trust]\nproxies = [\"unix\"]\nsecret = \"canary\"\n",
+        // Beside something else that is wrong, on one line.
+        "nats = { user = 3, password_file = \"canary\" }\n",
+        "trust = { secret_files = [\"canary\"], proxies = [\"nonsense\"] }\n",
+        "[server]\ntls = { cert = 1, key = \"canary\" }\n",
+        "nats = { nonsense = 1, seed = 'canary' }\n",
+        // A line that cannot be parsed.
+        "[trust]\nsecret_files = [\n  \"canary,\n]\n",
+        "[server.tls]\nkey = \"canary\n",
+        "[nats]\ncredentials = 'canary\n",
+        "[nats]\npassword_file = /canary/ \"canary\"\n",
+        // Another file than was meant.
+        "canary\n",
+        "canary==\n",
+        "-----BEGIN PRIVATE KEY-----\ncanary/+=\n-----END\n",
     ];
     for text in misplaced {
         let report = refused(text);
@@ -235,6 +249,26 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
     }
     let report = with_env(&[("SIDESTREAM_NATS__TOKEN", "canary")]).expect_err("refused");
     assert!(!format!("{report:?}").contains("canary"), "{report}");
+    for set in ["canary", "nats.password=canary", "nats={user=1,password_file=\"canary\"}", "server.tls.key=canary"] {
+        let report = with_set(&[set]).expect_err("refused");
+        let shown: String = report.effective.iter().map(|line| format!("{line}\n")).collect();
+        assert!(!format!("{report:?}{shown}").contains("canary"), "{report}\n{shown}");
+    }
+}
+
+#[test]
+fn lines_that_hold_no_secret_are_shown() {
+    for (text, shown) in [
+        ("[server]\nlisten = [\n  \"nonsense\",\n]\n", "\"nonsense\","),
+        ("[trust]\nproxies = [\"nonsense\"]\nsecret_header = \"X-A\"\n", "proxies = [\"nonsense\"]"),
+        ("[trust]\nsecret_header = \"a b\"\n", "secret_header = \"a b\""),
+        ("[server]\nlisten = \"127.0.0.1:1\n", "listen = \"127.0.0.1:1"),
+        ("[server.tls]\nkey = 3\ncert = \"/nonexistent\" # x\n", "cert = \"/nonexistent\""),
+        ("[server\n", "[server"),
+    ] {
+        let report = refused(text).to_string();
+        assert!(report.contains(shown), "{report}");
+    }
 }
 
 #[test]

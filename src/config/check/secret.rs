@@ -8,6 +8,8 @@ use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
+use zeroize::Zeroizing;
+
 use super::{Checker, Read};
 use crate::config::Secret;
 use crate::config::error::{Fault, FaultKind};
@@ -55,7 +57,8 @@ impl Checker<'_> {
     /// Reads a secret of at least `bytes_min` bytes.
     pub(super) fn secret(&mut self, read: &Read<'_, &str>, bytes_min: usize) -> Option<Secret> {
         let path = self.file(read, Use::Secret)?;
-        let mut bytes = Vec::new();
+        // Wiped, and large enough never to move: what a secret leaves behind in freed memory would be anybody's.
+        let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_BYTES_MAX as usize + 64));
         let outcome = File::open(&path).and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes));
         let secret = Secret::new(&bytes);
         let (name, length) = (path.display(), secret.expose().len());

@@ -1,0 +1,77 @@
+//! A secret in memory. It is read from a file (`check/secret.rs`), compared or sent to log in, and shown to nobody.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use super::{Config, NatsAuth};
+
+/// A secret read from a file. `Debug` never shows it, nothing serialises it, and what is dropped is overwritten.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(Zeroizing<Box<[u8]>>);
+
+impl Secret {
+    /// Takes the bytes of a secret, as they stand in the file less trailing line ends.
+    pub fn new(bytes: &[u8]) -> Self {
+        Self(Zeroizing::new(bytes.trim_ascii_end().into()))
+    }
+
+    /// The bytes, for comparison or login only.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Config {
+    /// Every secret that the configuration holds itself.
+    pub fn secrets(&self) -> impl Iterator<Item = Secret> {
+        let nats = match &self.nats.auth {
+            NatsAuth::None | NatsAuth::Credentials(_) => None,
+            NatsAuth::Nkey(secret) | NatsAuth::Password { password: secret, .. } | NatsAuth::Token(secret) => {
+                Some(secret)
+            }
+        };
+        let shared = self.trust.iter().flat_map(|trust| &trust.secrets);
+        shared.chain(&self.admin.token).chain(nats).cloned()
+    }
+
+    /// Whether there is anything in memory that must not be read out of it: those, or a key or credentials read from a file
+    /// by whoever uses them.
+    pub fn is_secret(&self) -> bool {
+        self.secrets().next().is_some()
+            || self.server.tls.is_some()
+            || self.nats.client_cert.is_some()
+            || matches!(self.nats.auth, NatsAuth::Credentials(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Does not compile once a secret can be serialised or displayed: the call would be ambiguous.
+    #[allow(dead_code)]
+    fn it_can_be_neither_serialised_nor_displayed() {
+        trait Hidden<A> {
+            fn holds() {}
+        }
+        struct Serialises;
+        struct Displays;
+        impl<T> Hidden<()> for T {}
+        impl<T: serde::Serialize> Hidden<Serialises> for T {}
+        impl<T: fmt::Display> Hidden<Displays> for T {}
+        <Secret as Hidden<_>>::holds();
+    }
+
+    #[test]
+    fn debug_shows_nothing_of_it() {
+        assert_eq!(format!("{:?}", Secret::new(b"canary\r\n")), "[redacted]");
+        assert_eq!(Secret::new(b"canary\r\n").expose(), b"canary");
+    }
+}
