@@ -37,13 +37,14 @@ pub(super) fn observe(link: &watch::Sender<Link>, role: &Role, event: &Event) {
         Event::SlowConsumer(_) => link.send_modify(|l| l.overflows += 1),
         Event::ServerError(error) => {
             // Said in words only; async-nats has no variant for it.
-            let text = error.to_string().to_ascii_lowercase();
-            if text.contains("permissions violation") {
+            let text = error.to_string();
+            let lower = text.to_ascii_lowercase();
+            if lower.contains("permissions violation") {
                 link.send_modify(|l| {
                     l.denials += 1;
-                    l.refused |= text.contains("for subscription");
+                    l.refused |= lower.contains("for subscription");
                 });
-                tracing::warn!(connection = %role, %error, "The NATS account lacks a permission");
+                tracing::warn!(connection = %role, error = nameless(&text), "The NATS account lacks a permission");
             } else {
                 tracing::warn!(connection = %role, %error, "NATS server error");
             }
@@ -57,6 +58,19 @@ pub(super) fn observe(link: &watch::Sender<Link>, role: &Role, event: &Event) {
         }
         Event::LameDuckMode => tracing::info!("NATS server announces its shutdown"),
         Event::Draining | Event::Closed => {}
+    }
+}
+
+/// A violation as it may be logged. A subject of ours is one of a user: of it only the first token is told, which is enough to
+/// find the permission. Subjects of the API and inboxes name nobody.
+fn nameless(violation: &str) -> String {
+    let quoted = violation.split_once('"').and_then(|(before, rest)| Some((before, rest.rsplit_once('"')?)));
+    match quoted {
+        Some((before, (subject, after))) if !subject.starts_with(['$', '_']) => {
+            let first = subject.split('.').next().unwrap_or_default();
+            format!("{before}\"{first}.…\"{after}")
+        }
+        _ => violation.to_owned(),
     }
 }
 
@@ -92,5 +106,15 @@ mod tests {
         let subscription = see(violation("Permissions Violation for Subscription to \"x\""));
         assert_eq!((subscription.denials, subscription.refused), (2, true));
         assert!(!see(Event::Connected).refused);
+    }
+
+    #[test]
+    fn a_violation_names_no_user() {
+        let of = |subject: &str| nameless(&format!("Permissions Violation for Subscription to \"{subject}\""));
+        assert_eq!(of("live.alice.>"), "Permissions Violation for Subscription to \"live.…\"");
+        assert_eq!(of("alice\".b"), "Permissions Violation for Subscription to \"alice\".…\"");
+        assert!(of("$JS.API.STREAM.INFO.EVENTS").contains("\"$JS.API.STREAM.INFO.EVENTS\""));
+        assert!(of("_INBOX_sidestream.x.*").ends_with("to \"_INBOX_sidestream.x.*\""));
+        assert_eq!(nameless("no quotes"), "no quotes");
     }
 }
