@@ -50,10 +50,13 @@ async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
         Ok(config) => config,
         Err(exit) => return exit,
     };
-    if let Err(error) = crate::telemetry::log::start(&config.log) {
-        eprintln!("error: {error}");
-        return Exit::Config;
-    }
+    let limit = match crate::telemetry::log::start(&config) {
+        Ok(limit) => limit,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Exit::Config;
+        }
+    };
     let demo = Arc::new(Demo::default());
     let running = match app::start(config, &Inherited::default(), Some(demo.clone())).await {
         Ok(running) => running,
@@ -61,7 +64,7 @@ async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
     };
     demo.started(running.control.clone(), running.state.clone());
     match super::print(&welcome(&running, server)) {
-        Exit::Ok => super::serve::until_stopped(running).await,
+        Exit::Ok => super::serve::until_stopped(running, &limit).await,
         exit => exit,
     }
 }

@@ -12,7 +12,10 @@ use crate::config::load::Sources;
 use crate::feed::connection::ConnectError;
 use crate::server::listen::{Address, Inherited};
 use crate::server::tls::{LiveConfig, Reloaded};
-use crate::telemetry;
+use crate::telemetry::{
+    self,
+    log::{Limit, TELL_INTERVAL},
+};
 
 /// Certificate files are looked at so often: a few reads of small files. Nothing else tells where links are swapped.
 const CERTIFICATES_LOOKED_AT: Duration = Duration::from_secs(10);
@@ -61,14 +64,20 @@ pub fn run(args: &Args) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    if let Err(error) = telemetry::log::start(&loaded.config.log) {
-        eprintln!("error: {error}");
-        return Exit::Config;
+    let limit = match telemetry::log::start(&loaded.config) {
+        Ok(limit) => limit,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Exit::Config;
+        }
+    };
+    if loaded.config.is_secret() {
+        super::dumps::keep_private();
     }
     let inherited = Inherited::take();
     super::runtime::block_on(async move {
         match app::start(loaded.config, &inherited, None).await {
-            Ok(running) => until_stopped(running).await,
+            Ok(running) => until_stopped(running, &limit).await,
             Err(error) => start_failed(&error),
         }
     })
@@ -88,7 +97,7 @@ pub(super) fn start_failed(error: &StartError) -> Exit {
 }
 
 /// Serves until a signal: the first drains, a second ends at once. A thread that ends takes the process with it.
-pub(super) async fn until_stopped(running: Running) -> Exit {
+pub(super) async fn until_stopped(running: Running, limit: &Limit) -> Exit {
     let Running { public, admin: (admin_address, admin), state, tls, mut ended, .. } = running;
     for address in &public {
         tracing::info!(listener = "public", %address, "Listening");
@@ -104,8 +113,10 @@ pub(super) async fn until_stopped(running: Running) -> Exit {
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut look = tokio::time::interval(CERTIFICATES_LOOKED_AT);
+    let mut telling = tokio::time::interval(TELL_INTERVAL);
     loop {
         tokio::select! {
+            _ = telling.tick() => limit.tell(),
             thread = ended.recv() => {
                 tracing::error!(thread = thread.unwrap_or("unknown"), "Thread ended; the process ends with it");
                 return Exit::Internal;
@@ -126,6 +137,7 @@ pub(super) async fn until_stopped(running: Running) -> Exit {
         _ = terminate.recv() => tracing::warn!("Second signal: ending at once"),
         _ = interrupt.recv() => tracing::warn!("Second signal: ending at once"),
     }
+    limit.tell();
     for address in public.iter().chain([&admin_address]) {
         if let Address::Unix(path) = address {
             let _ = std::fs::remove_file(path);

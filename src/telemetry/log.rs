@@ -1,35 +1,56 @@
 //! Structured logs to standard error: text on a terminal, one JSON object a line elsewhere.
 //!
 //! Payloads, tokens, keys and query strings are never logged; users only as a hash. `info` is for things an operator acts
-//! on; one client's life is `debug`.
+//! on; one client's life is `debug`. How a line looks is [`line`]'s business, how many there may be [`limit`]'s.
+
+mod limit;
+mod line;
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
-use crate::config::{Log, LogFormat};
+pub use self::limit::{Limit, TELL_INTERVAL};
+use self::line::Lines;
+use crate::config::{Config, LogFormat};
 
 /// The level is not one that `tracing` knows.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level: {0}")]
 pub struct BadLevel(#[from] tracing_subscriber::filter::ParseError);
 
-/// Starts logging for the process. A second call changes nothing.
-pub fn start(config: &Log) -> Result<(), BadLevel> {
+/// Starts logging for the process, panics included. A second call changes nothing. The lines that were left out are told by
+/// what is returned.
+pub fn start(config: &Config) -> Result<Limit, BadLevel> {
     // The NATS client tells of every connection at `info`; what matters of that is told by the feeds. A filter that names
     // async_nats itself wins.
-    let filter = EnvFilter::try_new(format!("async_nats=warn,{}", config.level))?;
-    let json = match config.format {
+    let filter = EnvFilter::try_new(format!("async_nats=warn,{}", config.log.level))?;
+    let json = match config.log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let limit = Limit::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!json && std::io::stderr().is_terminal())
+        // A log that cannot be written is no reason to panic, which telling so on standard error would.
+        .log_internal_errors(false)
+        .event_format(Lines::new(json, config.secrets()))
+        .finish();
     // Only a second subscriber can fail here, and then the first one stays.
-    let _ = if json {
-        builder.json().flatten_event(true).with_current_span(false).with_span_list(false).try_init()
-    } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).try_init()
-    };
-    Ok(())
+    let _ = subscriber.with(limit.clone()).try_init();
+    std::panic::set_hook(Box::new(panicked));
+    Ok(limit)
+}
+
+/// The panic as a line like any other: its message may hold what a peer sent.
+fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
+    let thread = std::thread::current();
+    let location = panic.location().map(ToString::to_string).unwrap_or_default();
+    let message = panic.payload_as_str().unwrap_or_default();
+    tracing::error!(thread = thread.name().unwrap_or("unknown"), "panicked at {location}: {message}");
 }

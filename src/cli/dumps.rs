@@ -1,0 +1,15 @@
+//! What is in the memory of the process stays there: secrets, and what users were sent.
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+
+/// No core file is written, whatever limit was inherited. Costs nothing.
+pub(super) fn no_core_files() {
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+}
+
+/// Nor does a program that takes cores by a pipe get one, which no limit binds, and no process of the same user reads the
+/// memory or traces us. In return `/proc/PID` belongs to root, so that only root looks into descriptors and maps: a process
+/// that holds no secrets does without.
+pub(super) fn keep_private() {
+    let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
