@@ -26,7 +26,7 @@ use ipnet::IpNet;
 use crate::frame::{EventNaming, Payload};
 use crate::route::RouteTable;
 
-pub use self::secret::Secret;
+pub use self::secret::{Redaction, Secret};
 
 /// A whole, valid configuration. Cheap enough to clone once per shard, never per request.
 #[derive(Debug, Clone)]

@@ -18,6 +18,7 @@ mod look;
 mod opening;
 mod pass;
 mod poison;
+pub mod privilege;
 mod removal;
 mod reply;
 #[cfg(test)]
@@ -135,6 +136,8 @@ pub async fn start(
     tasks.spawn_local(live::LiveFeed { kept: live, encoder, shards: shards.to_vec(), requests, status }.run());
     tasks.spawn_local(version::watch(control.clone(), metrics.clone()));
     tasks.spawn_local(audience::answer(control.clone(), shards.to_vec()));
+    // Over when it has said what it has to say.
+    tokio::task::spawn_local(privilege::warn(config.clone(), control.clone()));
     Ok(control)
 }
 

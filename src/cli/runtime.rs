@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::options::PublishArgs;
-use crate::config::{Config, Nats};
+use crate::config::Config;
 use crate::feed::api::ApiError;
-use crate::feed::connection::{self, ConnectError, Connection};
+use crate::feed::connection::{self, ConnectError, Connection, Role};
 use crate::publish::{Outgoing, PublishError, Reach};
+use crate::text::printable;
 
 /// Runs a command's future on a runtime of this thread.
 pub fn block_on(command: impl Future<Output = Exit>) -> Exit {
@@ -26,13 +27,13 @@ pub fn block_on(command: impl Future<Output = Exit>) -> Exit {
 }
 
 /// Connects now, or says why not.
-pub async fn connect(nats: &Nats) -> Result<Connection, Exit> {
+pub async fn connect(config: &Config, role: Role) -> Result<Connection, Exit> {
     // async-nats builds its TLS configuration from the process's default provider. A second call changes nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    match connection::connect_once(nats).await {
+    match connection::connect_once(&config.nats, role).await {
         Ok(connection) => Ok(connection),
         Err(error) => {
-            eprintln!("error: {error} (nats.servers = {:?})", nats.servers);
+            eprintln!("error: {} (nats.servers = {:?})", shown(config, &error), config.nats.servers);
             Err(match error {
                 ConnectError::Credentials(_) => Exit::NoInput,
                 ConnectError::SecretNotText => Exit::Config,
@@ -42,9 +43,14 @@ pub async fn connect(nats: &Nats) -> Result<Connection, Exit> {
     }
 }
 
+/// What a server wrote, as it may be shown on a terminal.
+pub fn shown(config: &Config, text: &dyn std::fmt::Display) -> String {
+    config.redaction().hide(printable(&text.to_string()))
+}
+
 /// How a failed publication ends the command.
-pub fn publish_exit(error: &PublishError) -> Exit {
-    eprintln!("error: {error}");
+fn publish_exit(config: &Config, error: &PublishError) -> Exit {
+    eprintln!("error: {}", shown(config, error));
     match error {
         PublishError::Subject(..) | PublishError::EventName(_) | PublishError::User(_) => Exit::Usage,
         PublishError::NoTemplate(_) => Exit::Config,
@@ -71,7 +77,7 @@ pub fn publish_all(
     };
     let message = Outgoing { event: args.message.event.clone(), data };
     block_on(async {
-        let client = match connect(&config.nats).await {
+        let client = match connect(&config, Role::Command).await {
             Ok(connection) => connection.client,
             Err(exit) => return exit,
         };
@@ -84,7 +90,7 @@ pub fn publish_all(
                     Exit::Ok => {}
                     exit => return exit,
                 },
-                Err(error) => return publish_exit(&error),
+                Err(error) => return publish_exit(&config, &error),
             }
         }
         Exit::Ok

@@ -28,9 +28,45 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// Takes secrets out of text before anybody sees it: the last line of defence, where others wrote the text.
+#[derive(Debug, Clone, Default)]
+pub struct Redaction(Vec<Secret>);
+
+impl Redaction {
+    /// Shorter secrets are not looked for: they stand in ordinary words.
+    const BYTES_MIN: usize = 8;
+
+    /// Looks for these.
+    pub fn of(secrets: impl Iterator<Item = Secret>) -> Self {
+        Self(secrets.filter(|secret| secret.expose().len() >= Self::BYTES_MIN).collect())
+    }
+
+    /// The text without them, as they are and as `Debug` writes them.
+    pub fn hide(&self, mut text: String) -> String {
+        for secret in self.0.iter().filter_map(|secret| std::str::from_utf8(secret.expose()).ok()) {
+            for form in [secret, &secret.escape_debug().to_string()] {
+                if text.contains(form) {
+                    text = text.replace(form, "[redacted]");
+                }
+            }
+        }
+        text
+    }
+
+    /// The most bytes that a secret may take in a text.
+    pub fn bytes_max(&self) -> usize {
+        self.0.iter().map(|secret| 2 * secret.expose().len()).max().unwrap_or_default()
+    }
+}
+
 impl Config {
+    /// What must not be shown of text that others wrote.
+    pub fn redaction(&self) -> Redaction {
+        Redaction::of(self.secrets())
+    }
+
     /// Every secret that the configuration holds itself.
-    pub fn secrets(&self) -> impl Iterator<Item = Secret> {
+    fn secrets(&self) -> impl Iterator<Item = Secret> {
         let nats = match &self.nats.auth {
             NatsAuth::None | NatsAuth::Credentials(_) => None,
             NatsAuth::Nkey(secret) | NatsAuth::Password { password: secret, .. } | NatsAuth::Token(secret) => {

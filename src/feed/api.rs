@@ -258,6 +258,11 @@ pub fn flow_control_probe(stream: &str) -> String {
     format!("$JS.FC.{stream}.sidestream.check")
 }
 
+/// A request on a stream that does not exist, to see whether such requests are allowed.
+pub fn of_no_stream(request: &str) -> String {
+    format!("$JS.API.STREAM.{request}.sidestream-check-{:016x}", fastrand::u64(..))
+}
+
 /// Creates a pull consumer for one pass over the past: no acknowledgement, memory, gone by itself when not used.
 pub async fn pull_consumer_create(client: &Client, stream: &str, start_seq: u64) -> Result<ConsumerInfo, ApiError> {
     let body = json!({"stream_name": stream, "config": {

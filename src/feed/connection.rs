@@ -48,6 +48,10 @@ pub enum Role {
     Live,
     /// API requests and publishing.
     Control,
+    /// Finding out what the account may do.
+    Check,
+    /// A command that publishes.
+    Command,
 }
 
 impl Role {
@@ -55,7 +59,15 @@ impl Role {
         match self {
             Self::Feed(_) => 262_144,
             Self::Live => LIVE_CAPACITY,
-            Self::History(_) | Self::Control => 4096,
+            Self::History(_) | Self::Control | Self::Check | Self::Command => 4096,
+        }
+    }
+
+    /// Where answers come to. Streams are delivered to inboxes too: who may publish by a command need not hear those.
+    fn inbox_prefix(&self) -> &'static str {
+        match self {
+            Self::Command => "_INBOX_sidestream_command",
+            _ => "_INBOX_sidestream",
         }
     }
 }
@@ -68,6 +80,8 @@ impl fmt::Display for Role {
             Self::History(stream) => write!(f, "history-{stream}"),
             Self::Live => f.write_str("live"),
             Self::Control => f.write_str("control"),
+            Self::Check => f.write_str("check"),
+            Self::Command => f.write_str("command"),
         }
     }
 }
@@ -103,12 +117,21 @@ impl Connection {
         self.link.has_changed().is_ok()
     }
 
-    /// Whether the account may not publish to a subject. Publishes and listens for the server's complaint: a refused
-    /// publication has no other answer.
+    /// Whether the account may not publish to a subject, by publishing nothing to it.
     pub async fn is_denied(&self, subject: String) -> bool {
+        self.is_complained_of(async { drop(self.client.publish(subject, Bytes::new()).await) }).await
+    }
+
+    /// Whether the account may not subscribe to a subject, by a subscription that is given up at once.
+    pub async fn is_subscription_denied(&self, subject: &str) -> bool {
+        self.is_complained_of(async { drop(self.client.subscribe(subject.to_owned()).await) }).await
+    }
+
+    /// Whether the server complains of what is done. A refusal has no other answer. Not for two things at the same time.
+    async fn is_complained_of(&self, done: impl Future<Output = ()>) -> bool {
         let mut link = self.link.clone();
         let before = link.borrow_and_update().denials;
-        let _ = self.client.publish(subject, Bytes::new()).await;
+        done.await;
         let _ = self.client.flush().await;
         let complained = link.wait_for(|l| l.denials > before);
         tokio::time::timeout(COMPLAINT, complained).await.is_ok_and(|link| link.is_ok())
@@ -193,9 +216,9 @@ async fn connect_patiently(config: &Nats, role: &Role) -> Result<Connection, Con
     connect(options, role.clone(), config).await
 }
 
-/// Connects now or fails: for commands.
-pub async fn connect_once(config: &Nats) -> Result<Connection, ConnectError> {
-    connect(options(config, &Role::Control).await?, Role::Control, config).await
+/// Connects now or fails, and is not kept: for commands.
+pub async fn connect_once(config: &Nats, role: Role) -> Result<Connection, ConnectError> {
+    connect(options(config, &role).await?, role, config).await
 }
 
 async fn connect(options: ConnectOptions, role: Role, config: &Nats) -> Result<Connection, ConnectError> {
@@ -218,7 +241,7 @@ async fn options(config: &Nats, role: &Role) -> Result<ConnectOptions, ConnectEr
         .connection_timeout(CONNECT_TIMEOUT)
         .request_timeout(Some(REQUEST_TIMEOUT))
         .subscription_capacity(role.capacity())
-        .custom_inbox_prefix("_INBOX_sidestream");
+        .custom_inbox_prefix(role.inbox_prefix());
     options = match &config.auth {
         NatsAuth::None => options,
         NatsAuth::Credentials(path) => options.credentials_file(path).await.map_err(ConnectError::Credentials)?,

@@ -39,7 +39,7 @@ pub fn start(config: &Config) -> Result<Limit, BadLevel> {
         .with_ansi(!json && std::io::stderr().is_terminal())
         // A log that cannot be written is no reason to panic, which telling so on standard error would.
         .log_internal_errors(false)
-        .event_format(Lines::new(json, config.secrets()))
+        .event_format(Lines::new(json, config.redaction()))
         .finish();
     // Only a second subscriber can fail here, and then the first one stays.
     let _ = subscriber.with(limit.clone()).try_init();

@@ -77,6 +77,12 @@ pub struct Setup {
     pub config: Option<String>,
     /// Who our own clients are.
     pub user: Option<(&'static str, &'static str)>,
+    /// Variables that the configuration file names.
+    pub env: Vec<(&'static str, &'static str)>,
+    /// What signed its certificate, where it has one.
+    pub ca: Option<PathBuf>,
+    /// It greets only behind TLS.
+    pub tls_first: bool,
 }
 
 impl Nats {
@@ -157,6 +163,7 @@ impl Nats {
         // Inside a namespace of its own it is also reached from there.
         let listen = if self.setup.prefix.is_empty() { "127.0.0.1" } else { "0.0.0.0" };
         let child = command
+            .envs(self.setup.env.iter().copied())
             .args(["-a", listen, "-p", &port, "-m", "-1"])
             .arg("--ports_file_dir")
             .arg(&ports)
@@ -172,6 +179,9 @@ impl Nats {
         let address = self.address();
         eventually("nats-server greets", DEADLINE, async || {
             let mut stream = tokio::net::TcpStream::connect(&address).await.ok()?;
+            if self.setup.tls_first {
+                return Some(());
+            }
             let mut info = [0u8; 5];
             stream.read_exact(&mut info).await.ok()?;
             (&info == b"INFO ").then_some(())
@@ -205,12 +215,16 @@ impl Nats {
 
     /// How a client of its own connects.
     pub fn options(&self) -> async_nats::ConnectOptions {
-        match self.setup.user {
+        let mut options = match self.setup.user {
             Some((user, password)) => {
                 async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
             }
             None => async_nats::ConnectOptions::new(),
+        };
+        if let Some(ca) = &self.setup.ca {
+            options = options.add_root_certificates(ca.clone()).require_tls(true);
         }
+        if self.setup.tls_first { options.tls_first() } else { options }
     }
 
     /// A JetStream context on a client of its own.

@@ -9,36 +9,49 @@ use crate::cli::exit::Exit;
 use crate::cli::runtime;
 use crate::config::{self, Config};
 use crate::feed::api::{self, ApiError, StreamInfo};
-use crate::feed::connection::Connection;
-use crate::feed::version;
+use crate::feed::connection::{Connection, Role};
+use crate::feed::{privilege, version};
 use crate::subject::Pattern;
 
-/// What was found; lines go to standard output, faults to standard error.
-#[derive(Default)]
-struct Findings {
+/// What was found; lines go to standard output, faults and warnings to standard error. All of it may hold what a server
+/// wrote.
+struct Findings<'c> {
+    config: &'c Config,
     worst: Option<Exit>,
 }
 
-impl Findings {
+impl<'c> Findings<'c> {
+    fn new(config: &'c Config) -> Self {
+        Self { config, worst: None }
+    }
+
+    fn fine(&self, text: &str) {
+        println!("{}", runtime::shown(self.config, &text));
+    }
+
+    fn warning(&self, text: &str) {
+        eprintln!("warning: {}", runtime::shown(self.config, &text));
+    }
+
     fn fault(&mut self, exit: Exit, text: &str) {
-        eprintln!("error: {text}");
+        eprintln!("error: {}", runtime::shown(self.config, &text));
         self.worst.get_or_insert(exit);
     }
 }
 
 /// Checks everything and reports all of it.
 pub(super) async fn run(config: &Config) -> Exit {
-    let connection = match runtime::connect(&config.nats).await {
+    let connection = match runtime::connect(config, Role::Control).await {
         Ok(connection) => connection,
         Err(exit) => return exit,
     };
     let version = connection.client.server_info().version;
-    println!("NATS {version} is reachable");
+    let mut findings = Findings::new(config);
+    findings.fine(&format!("NATS {version} is reachable"));
     if version::is_outdated(&version) {
         let patched = version::PATCHED_TEXT;
-        eprintln!("warning: NATS {version} has known security faults; {patched} and newer have not");
+        findings.warning(&format!("NATS {version} has known security faults; {patched} and newer have not"));
     }
-    let mut findings = Findings::default();
     for (index, stream) in config.routes.streams.iter().enumerate() {
         let info = match api::stream_info(&connection.client, stream).await {
             Ok(info) => info,
@@ -47,21 +60,24 @@ pub(super) async fn run(config: &Config) -> Exit {
                 continue;
             }
         };
-        println!(
-            "stream {stream}: {} messages, {} to {}",
-            info.state.messages, info.state.first_seq, info.state.last_seq
-        );
+        let (messages, first, last) = (info.state.messages, info.state.first_seq, info.state.last_seq);
+        findings.fine(&format!("stream {stream}: {messages} messages, {first} to {last}"));
         stated(&mut findings, config, stream, &info);
         captures(&mut findings, config, index, stream, &info);
         permissions(&mut findings, &connection, stream, &info).await;
     }
+    for may in privilege::excess(&connection, config).await {
+        findings.warning(&format!("more than a sidecar needs: the account may {may}"));
+    }
     findings.worst.unwrap_or(Exit::Ok)
 }
 
-fn no_info(findings: &mut Findings, config: &Config, stream: &str, error: &ApiError) {
+fn no_info(findings: &mut Findings<'_>, config: &Config, stream: &str, error: &ApiError) {
     let created = config.streams.iter().any(|s| s.name == stream && s.create);
     match error {
-        error if error.is_not_found() && created => println!("stream {stream}: will be created"),
+        error if error.is_not_found() && created => {
+            findings.fine(&format!("stream {stream}: will be created"));
+        }
         error if error.is_not_found() => findings.fault(
             Exit::Config,
             &format!("stream {stream} does not exist; create it, or set create = true in its [[stream]]"),
@@ -78,11 +94,11 @@ fn no_info(findings: &mut Findings, config: &Config, stream: &str, error: &ApiEr
 
 /// Whether the stream is the one that its `[[stream]]` states. One that may be created by us is not compared: as it exists,
 /// it is never changed.
-fn stated(findings: &mut Findings, config: &Config, stream: &str, info: &StreamInfo) {
+fn stated(findings: &mut Findings<'_>, config: &Config, stream: &str, info: &StreamInfo) {
     let is_stated = |s: &&config::Stream| s.name == stream && !s.create && !s.subjects.is_empty();
     let Some(ours) = config.streams.iter().find(is_stated) else { return };
     match compare(ours, &info.config.subjects) {
-        Ok(()) => println!("stream {stream}: its subjects are those configured"),
+        Ok(()) => findings.fine(&format!("stream {stream}: its subjects are those configured")),
         Err(text) => findings.fault(Exit::Config, &text),
     }
 }
@@ -97,7 +113,7 @@ fn compare(stated: &config::Stream, found: &[String]) -> Result<(), String> {
 }
 
 /// Retention, and whether what the routes name is stored there at all.
-fn captures(findings: &mut Findings, config: &Config, index: usize, stream: &str, info: &StreamInfo) {
+fn captures(findings: &mut Findings<'_>, config: &Config, index: usize, stream: &str, info: &StreamInfo) {
     if info.config.retention != "limits" {
         let text = format!("stream {stream} has retention `{}`; only `limits` can be replayed", info.config.retention);
         findings.fault(Exit::Config, &text);
@@ -111,7 +127,8 @@ fn captures(findings: &mut Findings, config: &Config, index: usize, stream: &str
                 continue;
             }
             if stored.iter().any(|s| s.overlaps(&widest)) {
-                eprintln!("warning: {place} is stored only in part by stream {stream} {:?}", info.config.subjects);
+                let stored = &info.config.subjects;
+                findings.warning(&format!("{place} is stored only in part by stream {stream} {stored:?}"));
             } else {
                 let text = format!("{place} is not stored by stream {stream}, which has {:?}", info.config.subjects);
                 findings.fault(Exit::Config, &text);
@@ -121,7 +138,7 @@ fn captures(findings: &mut Findings, config: &Config, index: usize, stream: &str
 }
 
 /// Opens a consumer as the feed does, and tries the sign the server waits for under load.
-async fn permissions(findings: &mut Findings, connection: &Connection, stream: &str, info: &StreamInfo) {
+async fn permissions(findings: &mut Findings<'_>, connection: &Connection, stream: &str, info: &StreamInfo) {
     let client = &connection.client;
     let inbox = client.new_inbox();
     let Ok(_messages) = client.subscribe(inbox.clone()).await else {
@@ -130,7 +147,7 @@ async fn permissions(findings: &mut Findings, connection: &Connection, stream: &
     match api::consumer_create(client, stream, &inbox, info.state.last_seq + 1).await {
         Ok(consumer) => {
             api::consumer_delete(client, stream, &consumer.name).await;
-            println!("stream {stream}: a consumer can be created");
+            findings.fine(&format!("stream {stream}: a consumer can be created"));
         }
         Err(ApiError::Unanswered(_)) => {
             let text =
@@ -188,8 +205,9 @@ mod tests {
                 "[[stream]]\nname = \"S\"\n{lines}\n[[route]]\npath = \"/\"\nstream = \"S\"\nsubjects = [\"c\"]\n"
             );
             let loaded = config::load::load_text("test.toml", &text, &config::load::Sources::default());
-            let mut findings = Findings::default();
-            stated(&mut findings, &loaded.expect("valid").config, "S", &info);
+            let config = loaded.expect("valid").config;
+            let mut findings = Findings::new(&config);
+            stated(&mut findings, &config, "S", &info);
             findings.worst
         };
         assert_eq!(worst("subjects = [\"d\"]"), Some(Exit::Config));

@@ -44,18 +44,18 @@ pub(super) fn observe(link: &watch::Sender<Link>, role: &Role, event: &Event) {
                     l.denials += 1;
                     l.refused |= lower.contains("for subscription");
                 });
-                tracing::warn!(connection = %role, error = nameless(&text), "The NATS account lacks a permission");
+                if *role != Role::Check {
+                    tracing::warn!(connection = %role, error = nameless(&text), "The NATS account lacks a permission");
+                }
             } else {
                 tracing::warn!(connection = %role, %error, "NATS server error");
             }
         }
-        // While NATS is away there is one for each attempt.
-        Event::ClientError(error) if !error.to_string().contains("authorization") => {
-            tracing::debug!(connection = %role, %error, "NATS client error");
-        }
-        Event::ClientError(error) => {
+        Event::ClientError(error) if error.to_string().contains("authorization") => {
             tracing::warn!(connection = %role, %error, "NATS does not let this account in");
         }
+        // While NATS is away there is one for each attempt; not all of them are written.
+        Event::ClientError(error) => tracing::warn!(connection = %role, %error, "NATS cannot be reached"),
         Event::LameDuckMode => tracing::info!("NATS server announces its shutdown"),
         Event::Draining | Event::Closed => {}
     }

@@ -13,45 +13,27 @@ use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::Secret;
+use crate::config::Redaction;
 use crate::text::bounded;
 
 /// Longest value shown, in bytes before escaping.
 const VALUE_BYTES_MAX: usize = 1024;
-/// Shorter secrets are not looked for: they stand in ordinary words.
-const SECRET_BYTES_MIN: usize = 8;
-/// What is shown instead.
-const REDACTED: &str = "[redacted]";
 
 /// Makes lines.
 #[derive(Debug)]
 pub(super) struct Lines {
     json: bool,
-    secrets: Secrets,
+    redaction: Redaction,
 }
 
 impl Lines {
-    pub(super) fn new(json: bool, secrets: impl Iterator<Item = Secret>) -> Self {
-        Self { json, secrets: Secrets(secrets.filter(|secret| secret.expose().len() >= SECRET_BYTES_MIN).collect()) }
+    pub(super) fn new(json: bool, redaction: Redaction) -> Self {
+        Self { json, redaction }
     }
-}
 
-/// What no line may show.
-#[derive(Debug)]
-struct Secrets(Vec<Secret>);
-
-impl Secrets {
-    /// Shows a value. Looked for are the secrets as they are, and as `Debug` writes them; also where the value is cut off.
+    /// Shows a value. Secrets are looked for also where it is cut off.
     fn show(&self, value: &dyn fmt::Display) -> String {
-        let longest = self.0.iter().map(|secret| secret.expose().len()).max().unwrap_or_default();
-        let mut shown = bounded(value, VALUE_BYTES_MAX + 2 * longest);
-        for secret in self.0.iter().filter_map(|secret| std::str::from_utf8(secret.expose()).ok()) {
-            for form in [secret, &secret.escape_debug().to_string()] {
-                if shown.contains(form) {
-                    shown = shown.replace(form, REDACTED);
-                }
-            }
-        }
+        let mut shown = self.redaction.hide(bounded(value, VALUE_BYTES_MAX + self.redaction.bytes_max()));
         if shown.len() > VALUE_BYTES_MAX {
             shown.truncate(shown.floor_char_boundary(VALUE_BYTES_MAX));
             shown.push('…');
@@ -66,7 +48,7 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let mut fields = Fields { secrets: &self.secrets, values: Vec::new() };
+        let mut fields = Fields { lines: self, values: Vec::new() };
         event.record(&mut fields);
         let mut time = String::new();
         SystemTime.format_time(&mut Writer::new(&mut time))?;
@@ -120,13 +102,13 @@ type Values = Vec<(&'static str, Value)>;
 
 /// Takes the fields of an event, cleaned.
 struct Fields<'l> {
-    secrets: &'l Secrets,
+    lines: &'l Lines,
     values: Values,
 }
 
 impl Fields<'_> {
     fn show(&mut self, field: &Field, value: &dyn fmt::Display) {
-        self.values.push((field.name(), self.secrets.show(value).into()));
+        self.values.push((field.name(), self.lines.show(value).into()));
     }
 }
 
@@ -164,6 +146,7 @@ mod tests {
     use tracing_subscriber::fmt::MakeWriter;
 
     use super::*;
+    use crate::config::Secret;
 
     #[derive(Clone, Default)]
     struct Memory(Arc<Mutex<Vec<u8>>>);
@@ -194,7 +177,7 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(memory.clone())
-            .event_format(Lines::new(json, secrets))
+            .event_format(Lines::new(json, Redaction::of(secrets)))
             .finish();
         tracing::subscriber::with_default(subscriber, happens);
         let bytes = memory.0.lock().expect("one thread").clone();
