@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use base64::Engine as _;
 use base64::alphabet::URL_SAFE;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
+use hyper::header::{HeaderMap, HeaderValue};
 use serde::Deserialize;
 
 use super::reject::Refusal;
@@ -19,6 +19,8 @@ use crate::subject::{Pattern, TOKEN_BYTES_MAX, Token, encode_user};
 
 /// Longest claims header, in bytes (requirement R10).
 const CLAIMS_BYTES_MAX: usize = 8 * 1024;
+/// Whose values name headers that end at the next hop.
+const HOP_BY_HOP: [&str; 2] = ["connection", "proxy-connection"];
 /// Most subjects the app may name in `identity.subjects_header`.
 const SUBJECTS_MAX: usize = 32;
 
@@ -105,24 +107,25 @@ impl<'c> Names<'c> {
         identity(&config.identity, headers)
     }
 
-    /// `Connection: x-forwarded-user` makes the next hop remove the proxy's own header.
+    /// `Connection: x-forwarded-user` makes the next hop remove the proxy's own header. What is no token there is read as
+    /// generously as a careless hop might.
     fn is_nominated(&self, headers: &HeaderMap) -> bool {
-        let mut options = headers
-            .get_all(CONNECTION)
-            .iter()
-            .flat_map(|line| line.as_bytes().split(|b| *b == b',').map(<[u8]>::trim_ascii));
-        options.any(|option| self.all().any(|name| option.eq_ignore_ascii_case(name.as_bytes())))
+        let lines = HOP_BY_HOP.iter().flat_map(|name| headers.get_all(*name));
+        let mut words = lines.flat_map(|line| line.as_bytes().split(|byte| b",; \t\"'=".contains(byte)));
+        words.any(|word| self.all().any(|ours| is_spelling(word, ours)))
     }
 
     /// `X_Forwarded_User` and `X.Forwarded.User` are other headers to us, and the same to many servers.
     fn has_alias(&self, headers: &HeaderMap) -> bool {
-        let alias_of = |theirs: &str, ours: &str| {
-            theirs != ours
-                && theirs.len() == ours.len()
-                && theirs.bytes().zip(ours.bytes()).all(|(t, o)| t == o || (matches!(t, b'_' | b'.') && o == b'-'))
-        };
-        headers.keys().any(|theirs| self.all().any(|ours| alias_of(theirs.as_str(), ours)))
+        let alias = |theirs: &str| self.all().any(|ours| theirs != ours && is_spelling(theirs.as_bytes(), ours));
+        headers.keys().any(|theirs| alias(theirs.as_str()))
     }
+}
+
+/// Whether some server takes one name for the other: CGI and its heirs turn every punctuation mark into the same one.
+fn is_spelling(theirs: &[u8], ours: &str) -> bool {
+    let folded = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+    theirs.len() == ours.len() && theirs.iter().zip(ours.bytes()).all(|(t, o)| folded(*t) == folded(o))
 }
 
 fn identity(config: &config::Identity, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
