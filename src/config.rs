@@ -179,8 +179,12 @@ pub struct Trust {
 pub struct Identity {
     /// Exactly one value, or 400/401.
     pub user_header: String,
-    /// Base64url JSON claims as Envoy's `jwt_authn` forwards them.
+    /// Base64url JSON claims as Envoy's `jwt_authn` forwards them; then they say who the user is.
     pub claims_header: Option<String>,
+    /// What `iss` must be.
+    pub claims_issuer: Option<String>,
+    /// What `aud` must name one of; empty takes any.
+    pub claims_audiences: Vec<String>,
     /// Unix seconds; the stream ends then.
     pub expires_header: Option<String>,
     /// Template variable to header.

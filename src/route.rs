@@ -18,6 +18,8 @@ pub struct RouteTable {
     pub streams: Vec<String>,
     /// Distinct formats; [`Route::format`] is an index into it.
     pub formats: Vec<Format>,
+    /// Distinct claims that templates name.
+    pub claims: Vec<String>,
 }
 
 /// `[[route]]`, checked.

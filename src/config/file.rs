@@ -103,6 +103,8 @@ static TRUST: &[Key] = &[
 static IDENTITY: &[Key] = &[
     key("user_header", Text),
     key("claims_header", Text),
+    key("claims_issuer", Text),
+    key("claims_audiences", TextList),
     key("expires_header", Text),
     key("variables", Map),
     key("user_encoding", Text),

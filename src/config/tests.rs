@@ -313,6 +313,17 @@ fn heartbeats_come_each_second_to_each_hour() {
 }
 
 #[test]
+fn variables_that_are_nothing_else_are_claims() {
+    let text = "[identity]\nclaims_header = \"X-Claims\"\nclaims_issuer = \"i\"\nclaims_audiences = [\"a\", \"b\"]\n\
+                variables = { tenant = \"X-Tenant\" }\n[[route]]\npath = \"/{room}\"\n\
+                subjects = [\"a.{user}.{tenant}.{room}.{team}\", \"b.{team}.{shift}\"]\nlive_subjects = [\"c.{team}\"]\n";
+    let config = accepted(text);
+    assert_eq!(config.routes.claims, ["team", "shift"]);
+    assert_eq!(config.identity.claims_issuer.as_deref(), Some("i"));
+    assert_eq!(config.identity.claims_audiences, ["a", "b"]);
+}
+
+#[test]
 fn trust_is_normalised() {
     let text = "[trust]\nproxies = [\"10.1.2.3/8\", \"::1\", \"unix\"]\naddress_is_proof = true\n";
     let trust = accepted(text).trust.expect("trust");
@@ -429,6 +440,12 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[identity]\nvariables = { user = \"X-U\" }", 2, "`user` is the user id itself"),
     ("[identity]\nvariables = { 1a = \"X-U\" }", 2, "is not a variable name"),
     ("[identity]\nvariables = { a = 1 }", 2, "a string is wanted"),
+    ("[identity]\nclaims_issuer = \"https://issuer.example\"", 2, "identity.claims_header is not set"),
+    ("[identity]\nclaims_audiences = [\"events\"]", 2, "identity.claims_header is not set"),
+    ("[identity]\nclaims_header = \"X-C\"\nclaims_audiences = [\"\"]", 3, "cannot be empty"),
+    ("[identity]\nclaims_header = \"X-C\"\n[[route]]\npath = \"/a\"\nsubjects = [\"a.{sub}\"]", 5, "the claim `sub` is the user"),
+    ("[identity]\nclaims_header = \"X-C\"\n[[route]]\npath = \"/a\"\naudience = \"anyone\"\nsubjects = [\"a.{t}\"]", 6, "there is no variable `{t}`"),
+    (concat!("[identity]\nclaims_header = \"X-C\"\n[[route]]\npath = \"/{t}\"\nsubjects = [\"a.{t}\"]\n", "[[route]]\npath = \"/a\"\nsubjects = [\"b.{t}\"]"), 4, "has the name of a claim that another route uses"),
     ("[identity]\nuser_encoding = \"hex\"", 2, "is not one of \"refuse\", \"base64url\""),
     // Streams.
     ("[[stream]]\nsubjects = [\"a\"]", 1, "a stream needs a `name`"),

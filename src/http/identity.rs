@@ -4,21 +4,18 @@
 //! 400; nothing is ever treated as anonymous because something was wrong with it. Afterwards the headers are gone. Who may
 //! speak for a user is [`super::trust`]'s business.
 
+mod claims;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::Engine as _;
-use base64::alphabet::URL_SAFE;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use hyper::header::{HeaderMap, HeaderValue};
-use serde::Deserialize;
 
+use self::claims::Claims;
 use super::reject::Refusal;
 use super::trust::Peer;
 use crate::config::{self, Config, UserEncoding};
 use crate::subject::{Pattern, TOKEN_BYTES_MAX, Token, encode_user};
 
-/// Longest claims header, in bytes (requirement R10).
-const CLAIMS_BYTES_MAX: usize = 8 * 1024;
 /// Whose values name headers that end at the next hop.
 const HOP_BY_HOP: [&str; 2] = ["connection", "proxy-connection"];
 /// Most subjects the app may name in `identity.subjects_header`.
@@ -44,14 +41,6 @@ pub struct User {
     pub id: String,
     /// It as a subject token.
     pub token: Token,
-}
-
-/// Claims as Envoy's `jwt_authn` forwards them.
-#[derive(Debug, Deserialize)]
-struct Claims {
-    sub: String,
-    #[serde(default)]
-    exp: Option<u64>,
 }
 
 /// Evaluates a request's headers and takes every identity and trust header out of them. `None`: nobody is claimed.
@@ -104,7 +93,7 @@ impl<'c> Names<'c> {
         if aliased {
             return Err(Refusal::HeaderAlias);
         }
-        identity(&config.identity, headers)
+        identity(config, headers)
     }
 
     /// `Connection: x-forwarded-user` makes the next hop remove the proxy's own header. What is no token there is read as
@@ -128,32 +117,41 @@ fn is_spelling(theirs: &[u8], ours: &str) -> bool {
     theirs.len() == ours.len() && theirs.iter().zip(ours.bytes()).all(|(t, o)| folded(*t) == folded(o))
 }
 
-fn identity(config: &config::Identity, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
-    let header_user = single(headers, &config.user_header)?.map(user_id).transpose()?;
-    let claims = match &config.claims_header {
-        Some(name) => single(headers, name)?.map(claims).transpose()?,
-        None => None,
-    };
-    let claimed_user = claims.as_ref().map(|c| c.sub.clone());
-    let user = match (header_user, claimed_user) {
-        (Some(header), Some(claimed)) if *header != *claimed => return Err(Refusal::IdentityAmbiguous),
-        (header, claimed) => header.or(claimed),
-    };
-    let header_expiry = match &config.expires_header {
-        Some(name) => single(headers, name)?.map(unix_seconds).transpose()?,
-        None => None,
-    };
-    let expiry = [header_expiry, claims.and_then(|c| c.exp)].into_iter().flatten().min();
-    let user = user.map(|id| Ok(User { token: user_token(config.user_encoding, &id)?, id })).transpose()?;
+fn identity(config: &Config, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
+    let (config, wanted) = (&config.identity, &config.routes.claims);
+    let claims = optional(headers, config.claims_header.as_deref())?;
+    let claims = claims.map(|value| Claims::read(value, config, wanted)).transpose()?;
+    let header_user = alone(headers, &config.user_header)?;
+    let user = user(config, header_user, claims.as_ref().map(|claims| claims.subject.as_str()))?;
+    let header_expiry = optional(headers, config.expires_header.as_deref())?.map(unix_seconds).transpose()?;
+    let expiry = [header_expiry, claims.as_ref().and_then(|claims| claims.expires)].into_iter().flatten().min();
+    let mut variables = variables(config, headers)?;
+    variables.extend(claims.into_iter().flat_map(|claims| claims.variables));
     Ok(Some(Identity {
         user,
-        variables: variables(config, headers)?,
+        variables,
         subjects: subjects(config, headers)?,
         expires_in: expiry.map(remaining).transpose()?,
     }))
 }
 
-/// Exactly one value, or none. A comma is how a proxy joins two.
+/// The user whom header and claims name. Where claims are configured, they are what the proxy has verified: a header alone
+/// may be the client's own, on a path where the proxy found no token and left other headers as they came.
+fn user(config: &config::Identity, header: Option<&[u8]>, subject: Option<&str>) -> Result<Option<User>, Refusal> {
+    let id = match (header, subject) {
+        (Some(header), Some(subject)) if header != subject.as_bytes() => return Err(Refusal::IdentityAmbiguous),
+        (Some(_), None) if config.claims_header.is_some() => return Err(Refusal::IdentityMissing),
+        (header, subject) => subject.map(str::as_bytes).or(header),
+    };
+    let Some(id) = id.map(visible).transpose()? else { return Ok(None) };
+    let token = match config.user_encoding {
+        UserEncoding::Refuse => Token::parse(&id),
+        UserEncoding::Base64Url => encode_user(&id),
+    };
+    Ok(Some(User { token: token.ok_or(Refusal::IdentityInvalid)?, id }))
+}
+
+/// Exactly one line, or none.
 fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderValue>, Refusal> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
@@ -162,11 +160,15 @@ fn single<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h HeaderVal
     }
 }
 
-fn user_id(value: &HeaderValue) -> Result<String, Refusal> {
-    if value.as_bytes().contains(&b',') {
-        return Err(Refusal::IdentityAmbiguous);
-    }
-    visible(value.as_bytes())
+/// Exactly one value, or none. A comma is how a proxy joins two.
+fn alone<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h [u8]>, Refusal> {
+    let value = single(headers, name)?.map(HeaderValue::as_bytes);
+    if value.is_some_and(|value| value.contains(&b',')) { Err(Refusal::IdentityAmbiguous) } else { Ok(value) }
+}
+
+/// The same for a header that may not be configured.
+fn optional<'h>(headers: &'h HeaderMap, name: Option<&str>) -> Result<Option<&'h [u8]>, Refusal> {
+    name.map_or(Ok(None), |name| alone(headers, name))
 }
 
 /// 1 to 128 bytes of visible ASCII (requirement R6).
@@ -176,43 +178,22 @@ fn visible(bytes: &[u8]) -> Result<String, Refusal> {
     text.map(str::to_owned).ok_or(Refusal::IdentityInvalid)
 }
 
-fn user_token(encoding: UserEncoding, user: &str) -> Result<Token, Refusal> {
-    let token = match encoding {
-        UserEncoding::Refuse => Token::parse(user),
-        UserEncoding::Base64Url => encode_user(user),
-    };
-    token.ok_or(Refusal::IdentityInvalid)
+fn unix_seconds(value: &[u8]) -> Result<Duration, Refusal> {
+    let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    digits.and_then(|text| text.parse().ok()).map(Duration::from_secs).ok_or(Refusal::IdentityInvalid)
 }
 
-fn claims(value: &HeaderValue) -> Result<Claims, Refusal> {
-    const ENGINE: GeneralPurpose = GeneralPurpose::new(
-        &URL_SAFE,
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-    );
-    if value.len() > CLAIMS_BYTES_MAX {
-        return Err(Refusal::IdentityInvalid);
-    }
-    let json = ENGINE.decode(value.as_bytes()).map_err(|_| Refusal::IdentityInvalid)?;
-    let claims: Claims = serde_json::from_slice(&json).map_err(|_| Refusal::IdentityInvalid)?;
-    visible(claims.sub.as_bytes())?;
-    Ok(claims)
-}
-
-fn unix_seconds(value: &HeaderValue) -> Result<u64, Refusal> {
-    let digits = value.to_str().ok().filter(|v| v.bytes().all(|b| b.is_ascii_digit()));
-    digits.and_then(|v| v.parse().ok()).ok_or(Refusal::IdentityInvalid)
-}
-
-fn remaining(expiry: u64) -> Result<Duration, Refusal> {
+/// How long it is until then, a time since the epoch.
+fn remaining(expiry: Duration) -> Result<Duration, Refusal> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Duration::from_secs(expiry).checked_sub(now).filter(|left| !left.is_zero()).ok_or(Refusal::IdentityExpired)
+    expiry.checked_sub(now).filter(|left| !left.is_zero()).ok_or(Refusal::IdentityExpired)
 }
 
 fn variables(config: &config::Identity, headers: &HeaderMap) -> Result<Vec<(String, Token)>, Refusal> {
     let mut variables = Vec::with_capacity(config.variables.len());
     for (name, header) in &config.variables {
-        if let Some(value) = single(headers, header)? {
-            let token = Token::parse(&user_id(value)?).ok_or(Refusal::IdentityInvalid)?;
+        if let Some(value) = alone(headers, header)? {
+            let token = Token::parse(&visible(value)?).ok_or(Refusal::IdentityInvalid)?;
             variables.push((name.clone(), token));
         }
     }

@@ -46,10 +46,40 @@ pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Identity {
     let claims_header = optional(cx, "claims_header");
     let expires_header = optional(cx, "expires_header");
     let subjects_header = optional(cx, "subjects_header");
+    needs_claims(cx, section);
     let variables = variables(cx, section, &mut names);
     let encodings = [("refuse", UserEncoding::Refuse), ("base64url", UserEncoding::Base64Url)];
     let user_encoding = cx.choice(section, "user_encoding", &encodings, UserEncoding::Refuse);
-    Identity { user_header, claims_header, expires_header, variables, user_encoding, subjects_header }
+    Identity {
+        user_header,
+        claims_header,
+        claims_issuer: section.set_text("claims_issuer").map(|read| read.value.to_owned()),
+        claims_audiences: audiences(cx, section),
+        expires_header,
+        variables,
+        user_encoding,
+        subjects_header,
+    }
+}
+
+/// What is said about claims, although there are none.
+fn needs_claims(cx: &mut Checker<'_>, section: &Section<'_>) {
+    let message = "there are no claims to check: identity.claims_header is not set";
+    let absent = section.set_text("claims_header").is_none();
+    if absent && section.set_text("claims_issuer").is_some() {
+        cx.fault_in(section, "claims_issuer", message, None);
+    }
+    if absent && !section.texts("claims_audiences").is_empty() {
+        cx.fault_in(section, "claims_audiences", message, None);
+    }
+}
+
+fn audiences(cx: &mut Checker<'_>, section: &Section<'_>) -> Vec<String> {
+    let reads = section.texts("claims_audiences");
+    for read in reads.iter().filter(|read| read.value.is_empty()) {
+        cx.fault(read, "an audience cannot be empty");
+    }
+    reads.iter().map(|read| read.value.to_owned()).collect()
 }
 
 fn variables(cx: &mut Checker<'_>, section: &Section<'_>, names: &mut Names) -> BTreeMap<String, String> {

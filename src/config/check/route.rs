@@ -32,6 +32,7 @@ pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>, identity: &Identit
             table.routes.push(route);
         }
     }
+    check_claims(cx, &sections, &table.claims);
     let needs_user = |section: &&Section<'_>| section.text("audience").is_some_and(|read| read.value == "user");
     if let Some(section) = sections.iter().find(needs_user).filter(|_| !trusted) {
         let message =
@@ -39,6 +40,19 @@ pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>, identity: &Identit
         cx.warn_in(section, "audience", message, Some("add [trust] with the proxy that authenticates users"));
     }
     table
+}
+
+/// A name is vouched for by the proxy on every route, or chosen by the client on every route.
+fn check_claims(cx: &mut Checker<'_>, sections: &[Section<'_>], claims: &[String]) {
+    for section in sections {
+        let path = section.text("path").and_then(|read| PathTemplate::parse(read.value).ok());
+        for capture in
+            path.iter().flat_map(PathTemplate::captures).filter(|name| claims.iter().any(|claim| claim == name))
+        {
+            let message = format!("the capture `{{{capture}}}` has the name of a claim that another route uses");
+            cx.fault_in(section, "path", message, Some("give one of them another name"));
+        }
+    }
 }
 
 /// The rest is checked even when the path was refused.
@@ -51,12 +65,15 @@ fn one(
 ) -> Option<Route> {
     let audiences = [("user", Audience::User), ("anyone", Audience::Anyone)];
     let audience = cx.choice(section, "audience", &audiences, Audience::User);
-    let scope = Scope::new(path.as_ref(), identity, audience);
+    let mut scope = Scope::new(path.as_ref(), identity, audience);
     if let Some(path) = &path {
         scope.check_captures(cx, section, path);
     }
-    let subjects = templates(cx, section, "subjects", &scope);
-    let live_subjects = templates(cx, section, "live_subjects", &scope);
+    let subjects = templates(cx, section, "subjects", &mut scope);
+    let live_subjects = templates(cx, section, "live_subjects", &mut scope);
+    for claim in scope.claims {
+        intern(&mut table.claims, claim);
+    }
     let allow = allow(cx, section, identity);
     if ["subjects", "live_subjects", "allow"].iter().all(|key| nothing(section, key)) {
         let note = "set subjects, live_subjects, or allow with identity.subjects_header";
@@ -107,6 +124,8 @@ struct Scope<'s> {
     names: HashSet<&'s str>,
     identity: &'s Identity,
     audience: Audience,
+    /// Names that are none of these, and so the names of claims.
+    claims: Vec<String>,
     /// The path was refused: its captures are not known, so unknown names are not reported.
     open: bool,
 }
@@ -118,7 +137,7 @@ impl<'s> Scope<'s> {
             names.insert("user");
             names.extend(identity.variables.keys().map(String::as_str));
         }
-        Self { names, identity, audience, open: path.is_none() }
+        Self { names, identity, audience, claims: Vec::new(), open: path.is_none() }
     }
 
     /// A capture is what the client asks for; it must not be able to stand in for what the proxy vouches for.
@@ -133,25 +152,35 @@ impl<'s> Scope<'s> {
         }
     }
 
-    fn check(&self, cx: &mut Checker<'_>, read: &Read<'_, &str>, name: &str) {
+    fn check(&mut self, cx: &mut Checker<'_>, read: &Read<'_, &str>, name: &str) {
         if self.names.contains(name) {
             return;
         }
+        let claims = self.identity.claims_header.is_some();
         let of_identity = name == "user" || self.identity.variables.contains_key(name);
         if self.audience == Audience::Anyone && of_identity {
             let message = format!("`{{{name}}}` comes from the identity, and audience = \"anyone\" has none");
             cx.fault_noted(read, message, Some("set audience = \"user\", or use a capture of the path"));
-        } else if !self.open {
+        } else if self.open {
+            // Perhaps a capture of the path that was refused.
+        } else if self.audience == Audience::User && claims && name == "sub" {
+            // As `{user}` it is encoded where it has to be; beside it, the same token could mean two users.
+            cx.fault_noted(read, "the claim `sub` is the user", Some("write `{user}`"));
+        } else if self.audience == Audience::User && claims {
+            self.claims.push(name.to_owned());
+        } else {
             let mut known: Vec<String> = self.names.iter().map(|name| format!("{{{name}}}")).collect();
             known.sort();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            let note = format!("available here: {known}; more come from captures of the path and identity.variables");
+            let note = format!(
+                "available here: {known}; more come from captures of the path, identity.variables, and claims with identity.claims_header"
+            );
             cx.fault_noted(read, format!("there is no variable `{{{}}}`", shorten(name)), Some(&note));
         }
     }
 }
 
-fn templates(cx: &mut Checker<'_>, section: &Section<'_>, key: &str, scope: &Scope<'_>) -> Vec<Template> {
+fn templates(cx: &mut Checker<'_>, section: &Section<'_>, key: &str, scope: &mut Scope<'_>) -> Vec<Template> {
     let mut templates = Vec::new();
     for read in section.texts(key) {
         match Template::parse(read.value) {
