@@ -46,22 +46,13 @@ async fn all_hear(publisher: &Publisher, readers: &mut [Sse], what: &str) {
     }
 }
 
-/// CPU time that the program has used, user and system.
-fn cpu(app: &App) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", app.pid())).expect("the program runs");
-    // The name may hold anything but ends with the last parenthesis; utime and stime are the fields 14 and 15.
-    let fields = stat.rsplit_once(')').expect("proc(5)").1.split_whitespace();
-    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
-    Duration::from_millis(ticks * 10)
-}
-
 /// Streams flow, and what accepting costs meanwhile is nothing.
 async fn streams_flow_at_no_cost(app: &App, publisher: &Publisher, readers: &mut [Sse], what: &str) {
     all_hear(publisher, readers, what).await;
-    let (before, started) = (cpu(app), Instant::now());
+    let (before, started) = (app.cpu(), Instant::now());
     // Measuring is what takes time here; nothing is waited for.
     tokio::time::sleep(MEASURED).await;
-    let (used, within) = (cpu(app) - before, started.elapsed());
+    let (used, within) = (app.cpu() - before, started.elapsed());
     println!("{what}: {used:?} of CPU in {within:?}, {} descriptors", app.descriptors());
     assert!(used < within / 10, "{used:?} of CPU in {within:?} while accepting pauses");
     all_hear(publisher, readers, "and afterwards").await;

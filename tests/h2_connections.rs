@@ -8,9 +8,10 @@ use std::process::Command;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use support::frames::{ACK, Frame, GOAWAY, PING, ask, frame, preface};
 use support::h2::{Deaf, Events};
 use support::{App, Config, DEADLINE, Nats, Publisher, Version, h2};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant as Moment, Sleep};
 
@@ -113,36 +114,6 @@ async fn a_slow_reader_is_not_taken_for_one_that_vanished() {
     }
 }
 
-/// A frame (RFC 9113 section 4.1).
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
-    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
-}
-
-/// The client's preface, with a window for each stream.
-fn preface(window: u32) -> Vec<u8> {
-    let settings = [&[0, 4], &window.to_be_bytes()[..]].concat();
-    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(4, 0, 0, &settings)[..]].concat()
-}
-
-/// A whole GET, without Huffman codes or indexing (RFC 7541 section 6.2.2).
-fn ask(stream: u32, path: &str, user: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).expect("short")], text.as_bytes()].concat();
-    let block = [
-        vec![0x82, 0x86, 0x04],
-        text(path),
-        vec![0x01],
-        text("app.example"),
-        vec![0x00],
-        text("accept"),
-        text("text/event-stream"),
-        vec![0x00],
-        text("x-forwarded-user"),
-        text(user),
-    ];
-    frame(1, 5, stream, &block.concat())
-}
-
 /// A hundred answers on each connection, with windows that take none: a few hold on, for a second or two.
 #[tokio::test]
 async fn answers_that_nobody_reads_take_little_and_not_for_long() {
@@ -169,20 +140,9 @@ async fn answers_that_nobody_reads_take_little_and_not_for_long() {
     app.metric_is("sidestream_tasks", &[], 0.0, GONE).await;
 }
 
-/// The next frame, as its kind, flags and payload.
-async fn next(socket: &mut TcpStream) -> (u8, u8, Vec<u8>) {
-    let mut head = [0; 9];
-    socket.read_exact(&mut head).await.expect("the connection is open");
-    let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
-    socket.read_exact(&mut payload).await.expect("the connection is open");
-    (head[3], head[4], payload)
-}
-
 /// The peer asks for a stream before it has read that it should not. It hears a heartbeat a second.
 #[tokio::test]
 async fn a_stream_that_crosses_the_goodbye_is_served() {
-    const GOAWAY: u8 = 7;
-    const PING: u8 = 6;
     let nats = Nats::start(Version::Current).await;
     nats.events().await;
     let config = Config::on(&nats).server("h2c = true\nheader_timeout = \"1s\"\n").heartbeat("1s");
@@ -191,14 +151,15 @@ async fn a_stream_that_crosses_the_goodbye_is_served() {
     socket.write_all(&[preface(65_535), ask(1, "/nope", "alice")].concat()).await.expect("taken");
     let (mut heartbeats, mut asked) = (0, false);
     while heartbeats < 10 {
-        let (kind, flags, payload) = tokio::time::timeout(DEADLINE, next(&mut socket)).await.expect("in time");
+        let read = tokio::time::timeout(DEADLINE, Frame::read(&mut socket)).await.expect("in time");
+        let Frame { kind, flags, payload, .. } = read.expect("the connection is open");
         match (kind, flags) {
             // The first of two: the second follows the answer to a ping, and names the last stream.
             (GOAWAY, _) if !asked => {
                 asked = true;
                 socket.write_all(&ask(3, "/events", "alice")).await.expect("taken");
             }
-            (PING, 0) => socket.write_all(&frame(PING, 1, 0, &payload)).await.expect("taken"),
+            (PING, 0) => socket.write_all(&frame(PING, ACK, 0, &payload)).await.expect("taken"),
             _ => heartbeats += usize::from(String::from_utf8_lossy(&payload).contains("sidestream.heartbeat")),
         }
     }

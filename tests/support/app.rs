@@ -330,6 +330,15 @@ impl App {
         kib * 1024
     }
 
+    /// CPU time used so far, user and system.
+    pub fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("the program runs");
+        // The name may hold anything but ends with the last parenthesis; utime and stime are the fields 14 and 15.
+        let fields = stat.rsplit_once(')').expect("proc(5)").1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        Duration::from_millis(ticks * 10)
+    }
+
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
         std::fs::read_dir(Path::new("/proc").join(self.pid().to_string()).join("fd")).expect("the program runs").count()

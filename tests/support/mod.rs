@@ -10,6 +10,7 @@ pub mod app;
 pub mod client;
 pub mod cluster;
 pub mod expect;
+pub mod frames;
 pub mod h2;
 pub mod load;
 pub mod nats;
