@@ -16,6 +16,11 @@ pub use self::limit::{Limit, TELL_INTERVAL};
 use self::line::Lines;
 use crate::config::{Config, LogFormat};
 
+/// What libraries may say; a filter that names one itself wins. The NATS client tells of every connection at `info`, and what
+/// matters of that is told by the feeds. HTTP/2 and TLS warn of what a peer does wrong, as often as it likes: a line for each
+/// 17 bytes that it sends.
+const LIBRARIES: &str = "async_nats=warn,h2=error,rustls=error";
+
 /// The level is not one that `tracing` knows.
 #[derive(Debug, thiserror::Error)]
 #[error("log.level: {0}")]
@@ -24,9 +29,7 @@ pub struct BadLevel(#[from] tracing_subscriber::filter::ParseError);
 /// Starts logging for the process, panics included. A second call changes nothing. The lines that were left out are told by
 /// what is returned.
 pub fn start(config: &Config) -> Result<Limit, BadLevel> {
-    // The NATS client tells of every connection at `info`; what matters of that is told by the feeds. A filter that names
-    // async_nats itself wins.
-    let filter = EnvFilter::try_new(format!("async_nats=warn,{}", config.log.level))?;
+    let filter = EnvFilter::try_new(format!("{LIBRARIES},{}", config.log.level))?;
     let json = match config.log.format {
         LogFormat::Json => true,
         LogFormat::Text => false,
