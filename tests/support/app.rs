@@ -318,6 +318,11 @@ impl App {
         self.status_bytes("VmRSS:")
     }
 
+    /// Lets [`App::peak_resident`] begin anew.
+    pub fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").expect("our own child");
+    }
+
     /// The most resident memory there has been, in bytes.
     pub fn peak_resident(&self) -> u64 {
         self.status_bytes("VmHWM:")
