@@ -10,6 +10,7 @@ use super::support::netns::Namespace;
 use super::support::{Nats, Version};
 
 /// The servers.
+#[allow(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Servers {
     /// One.
     One(Nats),
