@@ -38,7 +38,7 @@ use crate::route::{Audience, Grant, GrantError, Route};
 use crate::shard::Shard;
 use crate::shard::client::Spec;
 use crate::shard::guard::Guard;
-use crate::subject::{Pattern, Token};
+use crate::subject::{Pattern, SubjectError, Token};
 use crate::telemetry::metrics::{Protocol, Refused};
 
 /// How long a stream may wait for its feeds before it is refused softly.
@@ -230,20 +230,23 @@ fn grant(
     variables.extend(named.iter().map(|(name, token)| (name.as_str(), token.clone())));
     variables.extend(user.map(|token| ("user", token)));
     let subjects = identity.map_or(&[][..], |identity| &identity.subjects);
-    let grant = route.grant(&variables, subjects).map_err(refuse_grant)?;
+    let refuse = |error| refuse_grant(&error, !captures.is_empty());
+    let grant = route.grant(&variables, subjects).map_err(refuse)?;
     if !route.select || query.subjects.is_empty() {
         return Ok(grant);
     }
     let selected: Result<Vec<_>, _> = query.subjects.iter().map(|subject| Pattern::parse(subject)).collect();
-    route.narrow(&grant, &selected.map_err(|_| Refusal::SubjectDenied)?).map_err(refuse_grant)
+    route.narrow(&grant, &selected.map_err(|_| Refusal::SubjectDenied)?).map_err(refuse)
 }
 
-#[allow(clippy::needless_pass_by_value)] // the shape of `map_err`
-fn refuse_grant(error: GrantError) -> Refusal {
+fn refuse_grant(error: &GrantError, captured: bool) -> Refusal {
     match error {
         GrantError::Denied => Refusal::SubjectDenied,
-        // A variable whose header the proxy did not send.
-        GrantError::Template(_) => Refusal::IdentityMissing,
+        // A variable whose header or claim the proxy did not send.
+        GrantError::Template(SubjectError::MissingVariable(_)) => Refusal::IdentityMissing,
+        // Values that make no subject together, or in this place.
+        GrantError::Template(_) if captured => Refusal::BadPath,
+        GrantError::Template(_) => Refusal::IdentityInvalid,
     }
 }
 
@@ -282,3 +285,6 @@ fn head() -> Response<()> {
 fn small(index: usize) -> u8 {
     u8::try_from(index).expect("checked when the configuration was read")
 }
+
+#[cfg(test)]
+mod tests;

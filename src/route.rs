@@ -289,6 +289,80 @@ mod tests {
         }
     }
 
+    /// What a pattern matches, written down as literally as NATS's documentation says it.
+    fn naive(pattern: &[&str], subject: &[&str]) -> bool {
+        match (pattern.split_first(), subject.split_first()) {
+            (None, None) | (Some((&">", _)), Some(_)) => true,
+            (Some((token, pattern)), Some((word, subject))) => {
+                (*token == "*" || token == word) && naive(pattern, subject)
+            }
+            _ => false,
+        }
+    }
+
+    /// Every subject of one to `length` words.
+    fn subjects<'w>(words: &[&'w str], length: usize) -> Vec<Vec<&'w str>> {
+        let mut all: Vec<Vec<&str>> = vec![Vec::new()];
+        let mut from = 0;
+        for _ in 0..length {
+            let longer =
+                |text: &Vec<&'w str>| words.iter().map(|word| [text, &[*word][..]].concat()).collect::<Vec<_>>();
+            let next: Vec<_> = all[from..].iter().flat_map(longer).collect();
+            from = all.len();
+            all.extend(next);
+        }
+        all.split_off(1)
+    }
+
+    /// All patterns of up to three tokens over two words, each with a bit for every subject that it matches, of all that
+    /// could tell two of them apart.
+    fn small_world() -> Vec<(Pattern, u128)> {
+        let words = subjects(&["a", "b", "c"], 4);
+        assert_eq!(words.len(), 120, "a bit for each");
+        let valid = |tokens: &Vec<&str>| tokens.iter().position(|t| *t == ">").is_none_or(|at| at == tokens.len() - 1);
+        let patterns = subjects(&["a", "b", "*", ">"], 3).into_iter().filter(valid);
+        let heard = |pattern: &[&str]| {
+            let matched = words.iter().enumerate().filter(|(_, word)| naive(pattern, word));
+            matched.fold(0, |bits, (bit, _)| bits | 1 << bit)
+        };
+        patterns.map(|p| (Pattern::parse(&p.join(".")).expect("a pattern"), heard(&p))).collect()
+    }
+
+    fn heard(world: &HashMap<Pattern, u128>, patterns: &[Pattern]) -> u128 {
+        patterns.iter().fold(0, |bits, pattern| bits | world[pattern])
+    }
+
+    /// Subset by token is subset by subject, for every pair there is; and whatever is selected of whatever is granted, nothing
+    /// is heard that was not granted, from the stream or live, and all that was selected is.
+    #[test]
+    fn no_selection_hears_more_than_its_grant() {
+        let all = small_world();
+        assert_eq!(all.len(), 52);
+        let world: HashMap<Pattern, u128> = all.iter().cloned().collect();
+        let nobody = HashMap::new();
+        for (stored, in_stream) in &all {
+            for (live, in_live) in &all {
+                assert_eq!(stored.contains(live), in_live & !in_stream == 0, "{stored} / {live}");
+                let mut route = route(&[stored.as_str()], &[stored.as_str()], true);
+                route.live_subjects = vec![Template::parse(live.as_str()).expect("a template")];
+                let grant = route.grant(&nobody, &[]).expect("a grant");
+                for (selected, wanted) in &all {
+                    let inside = wanted & !in_stream == 0 || wanted & !in_live == 0;
+                    let narrowed = route.narrow(&grant, std::slice::from_ref(selected));
+                    assert_eq!(narrowed.is_ok(), inside, "{selected} of {stored} and {live}");
+                    let Ok(narrowed) = narrowed else { continue };
+                    let (from_stream, from_live) = (heard(&world, narrowed.stream()), heard(&world, narrowed.live()));
+                    assert_eq!(from_stream & !in_stream, 0, "{selected} of {stored}");
+                    assert_eq!(from_live & !in_live, 0, "{selected} of {live}");
+                    assert_eq!(from_stream | from_live, *wanted, "{selected} of {stored} and {live}");
+                }
+                // What the application names, inside what the route allows.
+                let named = route.grant(&nobody, std::slice::from_ref(live));
+                assert_eq!(named.is_ok(), in_live & !in_stream == 0, "{live} where {stored} is allowed");
+            }
+        }
+    }
+
     #[test]
     fn paths_match_by_segment() {
         let template = PathTemplate::parse("/rooms/{room}/events").expect("a path");

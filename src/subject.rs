@@ -49,6 +49,9 @@ pub enum SubjectError {
     /// Over [`PATTERN_BYTES_MAX`] or [`PATTERN_TOKENS_MAX`].
     #[error("a subject has at most {PATTERN_BYTES_MAX} bytes and {PATTERN_TOKENS_MAX} tokens")]
     TooLong,
+    /// The value of a first variable starts with `_`.
+    #[error("subjects starting with `_`, such as `_INBOX`, belong to NATS and its clients; no variable names them")]
+    ReservedValue,
     /// A template was filled without this variable.
     #[error("no value for the variable `{{{0}}}`")]
     MissingVariable(String),
@@ -216,7 +219,8 @@ impl Template {
         })
     }
 
-    /// Fills every variable with exactly one token.
+    /// Fills every variable with exactly one token. As the first one, a value that starts with `_` is refused: `{room}.>` is
+    /// not for the answers to everybody's requests.
     pub fn fill<'v>(&self, lookup: impl Fn(&str) -> Option<&'v Token>) -> Result<Pattern, SubjectError> {
         let mut text = String::with_capacity(self.text.len());
         for part in &self.parts {
@@ -227,6 +231,9 @@ impl Template {
                 Part::Fixed(token) => text.push_str(token),
                 Part::Variable(name) => {
                     let token = lookup(name).ok_or_else(|| SubjectError::MissingVariable(name.to_string()))?;
+                    if text.is_empty() && token.as_str().starts_with('_') {
+                        return Err(SubjectError::ReservedValue);
+                    }
                     text.push_str(token.as_str());
                 }
             }
