@@ -1,14 +1,15 @@
 //! What is in the memory of the process stays there: secrets, and what users were sent.
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
-/// No core file is written, whatever limit was inherited. Costs nothing.
+/// No core file is written, whatever limit was inherited. Costs nothing: whoever needs one can still ask for it, by prlimit(1).
 pub(super) fn no_core_files() {
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    let Rlimit { maximum, .. } = getrlimit(Resource::Core);
+    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum });
 }
 
-/// Nor does a program that takes cores by a pipe get one, which no limit binds, and no process of the same user reads the
-/// memory or traces us. In return `/proc/PID` belongs to root, so that only root looks into descriptors and maps: a process
+/// Nor by prlimit(1), nor is one handed to a program that takes cores by a pipe, which no limit binds, and no process of the same
+/// user reads the memory or traces us. In return `/proc/PID` belongs to root, so that only root looks into descriptors and maps: a process
 /// that holds no secrets does without.
 pub(super) fn keep_private() {
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);

@@ -268,6 +268,12 @@ impl Wire {
         }
     }
 
+    /// Everything up to the end of the connection, or that has come when so much time has passed.
+    pub async fn read_for(&mut self, time: Duration) -> Vec<u8> {
+        let _ = timeout(time, async { while self.fill(DEADLINE, "the end of the connection").await {} }).await;
+        self.buffer.split().to_vec()
+    }
+
     /// Everything up to the end of the connection.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill(DEADLINE, "the end of the connection").await {}
