@@ -93,6 +93,11 @@ fn print(text: &str) -> Exit {
     }
 }
 
+/// Says something on standard error. `eprintln!` would panic where that is full or closed, which is no reason to end a server.
+fn complain(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;

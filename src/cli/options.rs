@@ -39,7 +39,7 @@ impl ConfigArgs {
         // Warnings are for who runs the server.
         let loaded = if none { load::load_text("defaults", "", &self.sources()) } else { load::load(&self.sources()) };
         loaded.map_err(|report| {
-            eprintln!("{report}");
+            super::complain(format_args!("{report}"));
             Exit::from(&report)
         })
     }
@@ -50,12 +50,12 @@ pub fn load_or_report(sources: &Sources) -> Result<Loaded, Exit> {
     match load::load(sources) {
         Ok(loaded) => {
             for warning in &loaded.warnings {
-                eprintln!("{}", warning.labelled("warning"));
+                super::complain(format_args!("{}", warning.labelled("warning")));
             }
             Ok(loaded)
         }
         Err(report) => {
-            eprintln!("{report}");
+            super::complain(format_args!("{report}"));
             Err(Exit::from(&report))
         }
     }

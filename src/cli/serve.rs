@@ -67,7 +67,7 @@ pub fn run(args: &Args) -> Exit {
     let limit = match telemetry::log::start(&loaded.config) {
         Ok(limit) => limit,
         Err(error) => {
-            eprintln!("error: {error}");
+            super::complain(format_args!("error: {error}"));
             return Exit::Config;
         }
     };
@@ -85,7 +85,7 @@ pub fn run(args: &Args) -> Exit {
 
 /// Says why the process cannot start.
 pub(super) fn start_failed(error: &StartError) -> Exit {
-    eprintln!("error: {error}");
+    super::complain(format_args!("error: {error}"));
     match error {
         StartError::Listen(_) | StartError::Thread(_) => Exit::Os,
         StartError::Tls(_) => Exit::Config,
