@@ -61,21 +61,23 @@ async fn promtool_accepts_the_metrics() {
         publisher.publish("events.user.alice.note", "one").await;
         alice.event().await;
         app.ask(get("/events")).await;
-        let text = app.admin_get("/metrics").await.text();
-
-        let mut promtool = Command::new("promtool")
-            .args(["check", "metrics"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("promtool starts (Debian: apt-get install prometheus; scripts/test does)");
-        promtool.stdin.take().expect("stdin is piped").write_all(text.as_bytes()).expect("promtool reads");
-        let output = promtool.wait_with_output().expect("promtool ends");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && said.trim().is_empty(), "{said}\n{text}");
+        is_accepted_by_promtool(&app.admin_get("/metrics").await.text());
     })
     .await;
+}
+
+fn is_accepted_by_promtool(text: &str) {
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts (Debian: apt-get install prometheus; scripts/test does)");
+    promtool.stdin.take().expect("stdin is piped").write_all(text.as_bytes()).expect("promtool reads");
+    let output = promtool.wait_with_output().expect("promtool ends");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}\n{text}");
 }
 
 #[tokio::test]
@@ -102,28 +104,45 @@ async fn the_counters_count() {
 }
 
 #[tokio::test]
-async fn the_number_of_series_does_not_grow_with_users_or_subjects() {
+async fn the_number_of_series_does_not_grow_with_traffic() {
     bounded(async {
         let (nats, app) = app().await;
         let publisher = nats.publisher().await;
-        let visit = async |user: &str| {
-            let mut sse = app.events(user).await;
-            publisher.publish_named(&format!("events.user.{user}.{user}"), user, "x").await;
+        let visit = async |user: String| {
+            let mut sse = app.events(&user).await;
+            publisher.publish_named(&format!("events.user.{user}.{user}"), &user, "x").await;
             sse.event().await;
             drop(sse);
-            app.ask(get(&format!("/no-{user}")).user(user)).await;
+            let stranger = get(&format!("/no-{user}?{user}={user}")).user(&user);
+            app.ask(stranger.header("Origin", format!("https://{user}.example")).header("User-Agent", &user)).await;
         };
-        visit("first").await;
+        visit("first".to_owned()).await;
         app.metric_is("sidestream_connections", &[], 0.0, DEADLINE).await;
         let before = app.metrics().await.series();
-        for index in 0..300 {
-            visit(&format!("user{index}")).await;
-        }
+        let visitors = (0..20).map(async |batch| {
+            for index in 0..250 {
+                visit(format!("user{batch}x{index}")).await;
+            }
+        });
+        futures_util::future::join_all(visitors).await;
         app.metric_is("sidestream_connections", &[], 0.0, DEADLINE).await;
         let metrics = app.metrics().await;
         assert_eq!(metrics.series(), before);
         assert!(metrics.series() <= 300, "{} series", metrics.series());
-        assert!(!app.admin_get("/metrics").await.text().contains("user299"), "a user is in the metrics");
+        assert!(!app.admin_get("/metrics").await.text().contains("user1"), "a user is in the metrics");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_the_configuration_names_is_escaped_in_the_metrics() {
+    bounded(async {
+        let route = "\n[[route]]\npath = '/q\"uo\\te,x=\"'\nstream = 'S\"{},='\nsubjects = [\"a.{user}\"]\n";
+        let app = App::bound(&Config::at("nats://127.0.0.1:1").tables(route)).await;
+        let text = app.admin_get("/metrics").await.text();
+        is_accepted_by_promtool(&text);
+        assert!(text.contains(r#"sidestream_resumes_total{route="/q\"uo\\te,x=\"",outcome="new"} 0"#), "{text}");
+        assert!(text.contains(r#"sidestream_stream_head{stream="S\"{},="} 0"#), "{text}");
     })
     .await;
 }
