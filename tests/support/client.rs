@@ -106,7 +106,8 @@ impl Head {
         value.map(|(_, v)| v.as_str())
     }
 
-    fn is_chunked(&self) -> bool {
+    /// Whether an event stream follows, or another body of unknown length.
+    pub fn is_chunked(&self) -> bool {
         self.header("transfer-encoding").is_some_and(|v| v.eq_ignore_ascii_case("chunked"))
     }
 }
@@ -214,13 +215,21 @@ impl Wire {
 
     /// Reads the head of an answer.
     pub async fn head(&mut self) -> Head {
+        let head = self.try_head().await;
+        head.unwrap_or_else(|| panic!("closed instead of an answer: {:?}", self.peek()))
+    }
+
+    /// Reads the head of an answer; `None` where the peer hangs up instead.
+    pub async fn try_head(&mut self) -> Option<Head> {
         loop {
             if let Some(end) = memchr::memmem::find(&self.buffer, b"\r\n\r\n") {
                 let head = self.buffer.split_to(end);
                 self.buffer.advance(4);
-                return Head::parse(&String::from_utf8_lossy(&head));
+                return Some(Head::parse(&String::from_utf8_lossy(&head)));
             }
-            assert!(self.fill(DEADLINE, "a response head").await, "closed instead of an answer: {:?}", self.peek());
+            if !self.fill(DEADLINE, "a response head").await {
+                return None;
+            }
         }
     }
 
@@ -230,7 +239,8 @@ impl Wire {
         self.body(head).await
     }
 
-    async fn body(&mut self, head: Head) -> Answer {
+    /// Reads what follows a head.
+    pub async fn body(&mut self, head: Head) -> Answer {
         let mut body = Vec::new();
         if head.is_chunked() {
             while let Some(piece) = self.chunk(DEADLINE).await {
@@ -319,7 +329,8 @@ impl Sse {
         Self::begun(wire, head).await
     }
 
-    async fn begun(wire: Wire, head: Head) -> Self {
+    /// The same where the head has been read.
+    pub async fn begun(wire: Wire, head: Head) -> Self {
         assert_eq!(head.status, 200, "{head:?}");
         assert_eq!(head.header("sidestream-refused"), None, "{head:?}");
         assert!(head.is_chunked(), "{head:?}");

@@ -1,0 +1,34 @@
+//! Bad inputs from every side, each with the answer that the contract gives it: requests, admin requests, configurations,
+//! command lines, and messages from NATS.
+//!
+//! The inputs stand in tables beside this file, one a row, so that another one costs a line. They are put to the real program,
+//! with a real NATS server where one is needed. Every row that goes wrong is told, with its line.
+
+mod ask;
+mod request;
+mod requests;
+mod run;
+mod table;
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use table::Table;
+
+/// Every table there is.
+fn tables() -> Vec<Table> {
+    requests::tables()
+}
+
+#[test]
+fn no_row_stands_twice_and_there_are_at_least_400() {
+    let tables = tables();
+    let repeated: Vec<_> = tables.iter().flat_map(Table::repeated).collect();
+    assert!(repeated.is_empty(), "{}", repeated.join("\n"));
+    for table in &tables {
+        println!("{:5} rows in {}", table.rows.len(), table.name);
+    }
+    let rows: usize = tables.iter().map(|table| table.rows.len()).sum();
+    println!("{rows:5} rows in all");
+    assert!(rows >= 400, "{rows} rows");
+}
