@@ -14,8 +14,12 @@ use hyper::{Request, Response, StatusCode, Version};
 use super::reject::{ALLOWED_METHODS, Refusal, common_headers};
 use crate::config::Server;
 
-/// The one host a request names, lower case and without port.
+/// The one host a request names, in lower case.
 pub fn host<B>(request: &Request<B>) -> Result<String, Refusal> {
+    // Another scheme asks for a proxy, which would take the host for something else.
+    if !matches!(request.uri().scheme_str(), None | Some("http" | "https")) {
+        return Err(Refusal::BadHost);
+    }
     let mut values = request.headers().get_all(HOST).iter();
     let header = match (values.next(), values.next()) {
         (value, None) => value.map(|v| v.to_str().map_err(|_| Refusal::BadHost)).transpose()?,
