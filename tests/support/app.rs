@@ -157,7 +157,7 @@ pub struct App {
     pub public: Vec<String>,
     /// The admin address.
     pub admin: String,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl App {
@@ -180,13 +180,28 @@ impl App {
         app
     }
 
+    /// Starts the program from a file as it is, with keys set on the command line, and waits until it is ready.
+    pub async fn from_file(file: &Path, set: &[String]) -> Self {
+        let mut app = Self::serve(file, None, |mut serve| {
+            serve.args(set.iter().flat_map(|assignment| ["--set", assignment]));
+            serve
+        });
+        app.announced(1).await;
+        app.ready().await;
+        app
+    }
+
     /// Starts the program and waits for nothing.
     pub fn spawn(config: &Config, wrap: impl FnOnce(Command) -> Command) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let file = dir.path().join("sidestream.toml");
         std::fs::write(&file, config.render()).expect("the configuration is written");
+        Self::serve(&file, Some(dir), wrap)
+    }
+
+    fn serve(file: &Path, dir: Option<tempfile::TempDir>, wrap: impl FnOnce(Command) -> Command) -> Self {
         let mut serve = Command::new(env!("CARGO_BIN_EXE_sidestream"));
-        serve.arg("serve").arg("--config").arg(&file).args(["--log-format", "json"]);
+        serve.arg("serve").arg("--config").arg(file).args(["--log-format", "json"]);
         let mut child = wrap(serve)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -357,6 +372,12 @@ impl App {
     /// `SIGHUP`.
     pub fn hang_up(&self) {
         process::signal(&self.child, Signal::HUP);
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 
     /// `SIGSTOP`.

@@ -9,6 +9,7 @@
 pub mod app;
 pub mod client;
 pub mod cluster;
+pub mod edge;
 pub mod expect;
 pub mod frames;
 pub mod h2;

@@ -1,0 +1,123 @@
+//! The application behind the proxy: says who a session belongs to, serves its key set, and a page for everything else.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+use crate::session::{FACTS, of_alice};
+use crate::support::ports::free_port;
+
+/// What a page holds.
+pub const PAGE: &str = "<!doctype html><title>application</title>";
+
+/// A running application.
+pub struct Application {
+    /// Where it listens.
+    pub port: u16,
+    answers: Arc<Answers>,
+    task: JoinHandle<()>,
+}
+
+struct Answers {
+    keys: String,
+    page: String,
+    /// Request heads, as they came.
+    heads: Mutex<Vec<String>>,
+}
+
+impl Application {
+    /// Starts it. `keys`: the key set. `page`: its page.
+    pub async fn start(keys: String, page: &str) -> Self {
+        let port = free_port();
+        let answers = Arc::new(Answers { keys, page: page.to_owned(), heads: Mutex::default() });
+        Self { port, task: tokio::spawn(serve(listen(port).await, Arc::clone(&answers))), answers }
+    }
+
+    /// Nothing listens any more, and every connection ends.
+    pub async fn stop(&mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+
+    /// The heads of the requests so far, which are then forgotten.
+    pub fn take_heads(&self) -> Vec<String> {
+        std::mem::take(&mut self.answers.heads.lock().expect("no writer panics"))
+    }
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn listen(port: u16) -> TcpListener {
+    TcpListener::bind(("127.0.0.1", port)).await.expect("a free port")
+}
+
+async fn serve(listener: TcpListener, answers: Arc<Answers>) {
+    // Connections end with the set.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.expect("accepts");
+        connections.spawn(connection(stream, Arc::clone(&answers)));
+    }
+}
+
+async fn connection(mut stream: TcpStream, answers: Arc<Answers>) {
+    let mut bytes = Vec::new();
+    loop {
+        let Some(end) = memchr::memmem::find(&bytes, b"\r\n\r\n") else {
+            if stream.read_buf(&mut bytes).await.is_ok_and(|n| n > 0) {
+                continue;
+            }
+            return;
+        };
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        bytes.drain(..end + 4);
+        let answer = answers.to(&head);
+        answers.heads.lock().expect("no writer panics").push(head);
+        if stream.write_all(answer.as_bytes()).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Answers {
+    fn to(&self, head: &str) -> String {
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        if path.starts_with("/auth") {
+            return auth(session(head));
+        }
+        let (kind, body) = if path == "/.well-known/jwks.json" {
+            ("application/json", &self.keys)
+        } else {
+            ("text/html; charset=utf-8", &self.page)
+        };
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+    }
+}
+
+/// The value of the cookie `session`.
+fn session(head: &str) -> Option<&str> {
+    let cookies = head.lines().filter_map(|line| line.split_once(": ")).filter(|(name, _)| name.eq_ignore_ascii_case("cookie"));
+    cookies.flat_map(|(_, value)| value.split("; ")).find_map(|cookie| cookie.strip_prefix("session="))
+}
+
+/// Who this is, in the headers of both proxies.
+fn auth(session: Option<&str>) -> String {
+    let without = match session {
+        Some("forbidden") => return "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        Some("alice") => None,
+        Some(name) if name.starts_with("alice-without-") => name.strip_prefix("alice-without-"),
+        _ => return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    };
+    let mut answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n".to_owned();
+    for fact in FACTS.iter().filter(|fact| Some(fact.claim) != without) {
+        let value = of_alice(fact.claim);
+        answer += &format!("{}: {value}\r\n{}: {value}\r\n", fact.header, fact.nginx);
+    }
+    answer + "\r\n"
+}

@@ -1,0 +1,159 @@
+//! Every trick at every proxy: what arrives behind it, and who is served.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use futures_util::StreamExt as _;
+
+use crate::attempt::Attempt;
+use crate::front::Front;
+use crate::kind::Kind;
+use crate::outcome::{Arrival, OF_ALICE, Outcome};
+use crate::recorder::Recorder;
+use crate::support::edge::Edge;
+use crate::tap::{Reply, Tap};
+use crate::tricks::{Row, Section};
+
+/// Whose events a stream might bring.
+const CANARIES: [(&str, &str); 7] = [
+    ("alice", "events.user.alice.canary"),
+    ("mallory", "events.user.mallory.canary"),
+    ("admin", "events.user.admin.canary"),
+    ("acme", "events.tenant.acme.canary"),
+    ("evil", "events.tenant.evil.canary"),
+    ("apollo", "events.project.apollo.canary"),
+    ("manhattan", "events.project.manhattan.canary"),
+];
+/// What is published after them, to everybody.
+const MARKER: &str = "the-canaries-have-sung";
+
+/// Attempts under way at the same time: some proxies take a second to close.
+const AT_ONCE: usize = 100;
+
+/// What became of one attempt at one proxy.
+pub struct Cell {
+    /// The answer.
+    pub outcome: Outcome,
+    /// What arrived beside what an honest request brings; `None` where nothing did, or nobody looked.
+    pub arrived: Option<Vec<String>>,
+}
+
+/// Makes every attempt at one proxy. Gives a cell for each row, in order.
+pub async fn measure(front: &Front, sections: &[Section]) -> Vec<Cell> {
+    let rows: Vec<&Row> = sections.iter().flat_map(|section| &section.rows).collect();
+    let arrivals = arrivals(front, &rows).await;
+    let outcomes = outcomes(front, &rows).await;
+    let honest = honest(front, &rows, &arrivals);
+    for ((row, outcome), arrival) in rows.iter().zip(&outcomes).zip(&arrivals) {
+        nobody_else_is_served(front.kind, row, outcome, arrival.as_ref());
+        if let (Some(arrival), Some(honest), true) = (arrival, &honest, front.kind.is_shipped()) {
+            nothing_of_the_clients_arrives(front.kind, row, arrival, honest);
+        }
+    }
+    let beside = arrivals.into_iter().map(|arrival| arrival.map(|arrival| arrival.beside(honest.as_ref().expect("arrives"))));
+    outcomes.into_iter().zip(beside).map(|(outcome, arrived)| Cell { outcome, arrived }).collect()
+}
+
+/// The assertion of every row.
+fn nobody_else_is_served(kind: Kind, row: &Row, outcome: &Outcome, arrival: Option<&Arrival>) {
+    let what = format!("{kind:?}, {}, {:?}: {outcome}; {arrival:?}", row.trick, row.header.map(|header| header.name));
+    let is_alice = outcome.served().iter().all(|whose| OF_ALICE.contains(whose));
+    if kind.is_shipped() {
+        assert!(is_alice, "somebody else is served: {what}");
+    } else if !is_alice {
+        // Such a proxy proves what the client says. All that can be asked is that nothing ambiguous is believed.
+        let arrival = arrival.expect("looked at");
+        for name in ["X-Forwarded-User", "X-Tenant", "X-Sidestream-Subjects"] {
+            assert!(arrival.values(name).len() <= 1, "one of several was believed: {what}");
+        }
+        assert_eq!(arrival.values("X-Forwarded-User").len(), 1, "an alias was believed: {what}");
+    }
+}
+
+/// What says who it is, behind a proxy that is configured well: what the application said, or nothing.
+fn nothing_of_the_clients_arrives(kind: Kind, row: &Row, arrival: &Arrival, honest: &Arrival) {
+    let what = format!("{kind:?}, {}, {:?}: {arrival:?}", row.trick, row.header.map(|header| header.name));
+    for header in crate::tricks::headers() {
+        let values = arrival.values(header.name);
+        if header.name == "X-Jwt-Payload" && values.iter().eq(&row.attempt.session.payload()) {
+            continue;
+        }
+        assert!(values.is_empty() || values == honest.values(header.name), "a client's own {}: {what}", header.name);
+    }
+    for secret in ["cookie", "authorization"] {
+        assert!(arrival.values(secret).is_empty(), "{secret} arrives: {what}");
+    }
+}
+
+/// What an honest request of the same protocol brings. On HTTP/2 Envoy says so to its upstream.
+fn honest(front: &Front, rows: &[&Row], arrivals: &[Option<Arrival>]) -> Option<Arrival> {
+    let at = rows.iter().position(|row| row.trick == "an honest request").expect("a row of its own");
+    let arrival = arrivals[at].clone();
+    assert!(arrival.is_some() || front.kind == Kind::EnvoyH2, "an honest request arrives");
+    arrival
+}
+
+/// Sends every attempt to a proxy whose upstream writes everything down.
+async fn arrivals(front: &Front, rows: &[&Row]) -> Vec<Option<Arrival>> {
+    if front.kind == Kind::EnvoyH2 {
+        // The recorder does not read HTTP/2.
+        return rows.iter().map(|_| None).collect();
+    }
+    let recorder = Recorder::at(&front.path("recorder.sock"));
+    let edge = front.second_edge("recorder.sock").await;
+    let mut arrivals: Vec<Option<Arrival>> = rows.iter().map(|_| None).collect();
+    let (marked, others): (Vec<_>, Vec<_>) =
+        rows.iter().map(|row| row.attempt.clone()).enumerate().partition(|(_, attempt)| attempt.can_be_marked());
+    // At once, told apart by a mark in the query.
+    let attempts = marked.into_iter().map(|(at, attempt)| at_once(front, &edge, attempt.marked(at)));
+    futures_util::stream::iter(attempts).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
+    for bytes in recorder.take().await {
+        let (arrival, mark) = Arrival::read(&bytes).unmarked();
+        let place = &mut arrivals[mark.unwrap_or_else(|| panic!("{:?}: whose is {arrival:?}?", front.kind))];
+        assert!(place.is_none(), "{:?}: several requests of one: {arrival:?}", front.kind);
+        *place = Some(arrival);
+    }
+    // One after the other, where the path is the trick.
+    for (at, attempt) in others {
+        let started = std::time::Instant::now();
+        at_once(front, &edge, attempt).await;
+        println!("SEQ {} {:?}", rows[at].trick, started.elapsed());
+        let mut requests = recorder.take().await;
+        assert!(requests.len() <= 1, "{:?}, {}: several requests of one", front.kind, rows[at].trick);
+        arrivals[at] = requests.pop().map(|bytes| Arrival::read(&bytes));
+    }
+    arrivals
+}
+
+/// Sends every attempt to sidestream, keeps the streams, and sees what they bring.
+async fn outcomes(front: &Front, rows: &[&Row]) -> Vec<Outcome> {
+    let attempts = rows.iter().map(|row| at_once(front, &front.edge, row.attempt.clone()));
+    let opened: Vec<(Reply, Tap)> = futures_util::stream::iter(attempts).buffered(AT_ONCE).collect().await;
+    let publisher = front.nats.publisher().await;
+    for (whose, subject) in CANARIES {
+        publisher.publish(subject, canary(whose)).await;
+    }
+    publisher.publish("events.broadcast.marker", MARKER).await;
+    let mut outcomes = Vec::with_capacity(opened.len());
+    for (reply, tap) in opened {
+        outcomes.push(match reply {
+            Reply::Stream => Outcome::Served(heard(tap).await),
+            _ => Outcome::of(&reply),
+        });
+    }
+    outcomes
+}
+
+async fn at_once(front: &Front, edge: &Edge, attempt: Attempt) -> (Reply, Tap) {
+    front.attempt_at(edge, Ipv4Addr::LOCALHOST, &attempt).await
+}
+
+fn canary(whose: &str) -> String {
+    format!("canary-of-{whose}-")
+}
+
+/// Whose canaries a stream has brought by the time of the marker.
+async fn heard(mut tap: Tap) -> BTreeSet<&'static str> {
+    let body = tap.until(MARKER).await;
+    CANARIES.iter().map(|(whose, _)| *whose).filter(|whose| body.contains(&canary(whose))).collect()
+}
