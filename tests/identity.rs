@@ -4,6 +4,8 @@ mod support;
 
 use std::path::Path;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
 use support::{App, Config, Nats, Request, Sse, Version, Wire, bounded, get};
 
 async fn app(trust: Option<&str>) -> (Nats, App) {
@@ -189,6 +191,92 @@ async fn lines_that_lenient_parsers_take_for_ours_are_no_requests() {
             let head = format!("GET /events HTTP/1.1\r\nHost: app.example\r\n{line}\r\n\r\n");
             let answer = app.ask_raw(head.as_bytes()).await;
             assert_eq!(answer.head.status, 400, "{line:?}");
+        }
+    })
+    .await;
+}
+
+/// What the server answers to a request that is written frame by frame: the body of its answer, or how it gave up.
+async fn ask_http_2(app: &App, fields: &[(&str, &[u8])], trailers: &[(&str, &[u8])]) -> Result<String, &'static str> {
+    let request = [(":method", &b"GET"[..]), (":scheme", b"http"), (":authority", b"app.example")];
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    let ends = trailers.is_empty();
+    bytes.extend(headers_frame(&[&request, fields].concat(), ends));
+    if !ends {
+        bytes.extend(headers_frame(trailers, true));
+    }
+    let mut stream = tokio::net::TcpStream::connect(app.address()).await.expect("accepts");
+    stream.write_all(&bytes).await.expect("the server reads");
+    let answered = async {
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.expect("a frame");
+            let mut payload = vec![0; usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])];
+            stream.read_exact(&mut payload).await.expect("a whole frame");
+            match head[3] {
+                0 => return Ok(String::from_utf8(payload).expect("text")),
+                3 => return Err("reset"),
+                7 => return Err("goaway"),
+                _ => {}
+            }
+        }
+    };
+    tokio::time::timeout(support::DEADLINE, answered).await.expect("an answer in time")
+}
+
+/// HEADERS of stream 1 (RFC 9113 section 6.2), without Huffman codes or indexing (RFC 7541 section 6.2.2).
+fn headers_frame(fields: &[(&str, &[u8])], ends: bool) -> Vec<u8> {
+    let text = |text: &[u8]| [&[u8::try_from(text.len()).ok().filter(|n| *n < 127).expect("short")], text].concat();
+    let block: Vec<u8> =
+        fields.iter().flat_map(|(name, value)| [vec![0], text(name.as_bytes()), text(value)].concat()).collect();
+    let [_, _, high, low] = u32::try_from(block.len()).expect("short").to_be_bytes();
+    [vec![0, high, low, 1, if ends { 5 } else { 4 }, 0, 0, 0, 1], block].concat()
+}
+
+/// The same over HTTP/2, where names and values come by other code: two values, aliases, bad bytes; what nominates is no
+/// request there, and trailers come too late to say anything.
+#[tokio::test]
+async fn http_2_knows_no_way_around() {
+    bounded(async {
+        let (_nats, app) = started(|config| config.server("h2c = true\n")).await;
+        let ask = async |fields: &[(&str, &[u8])], trailers: &[(&str, &[u8])]| {
+            let fields = [&[(":path", &b"/events"[..])], fields].concat();
+            ask_http_2(&app, &fields, trailers).await
+        };
+        let user = ("x-forwarded-user", &b"alice"[..]);
+        let opened = ask(&[user], &[]).await.expect("an answer");
+        assert!(opened.starts_with("event: sidestream.connected"), "{opened}");
+        let refused: [(&[(&str, &[u8])], &str); 7] = [
+            (&[], "identity_missing"),
+            (&[user, ("x-forwarded-user", b"bob")], "identity_ambiguous"),
+            (&[user, user], "identity_ambiguous"),
+            (&[("x-forwarded-user", b"alice,bob")], "identity_ambiguous"),
+            (&[user, ("x_forwarded_user", b"bob")], "header_alias"),
+            (&[("x-forwarded-user", b"al\xffice")], "identity_invalid"),
+            (&[("x-forwarded-user", b"")], "identity_invalid"),
+        ];
+        for (fields, code) in refused {
+            let answer = ask(fields, &[]).await.expect("an answer");
+            assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{fields:?}: {answer}");
+        }
+        for malformed in [
+            ("connection", &b"x-forwarded-user"[..]),
+            ("proxy-connection", b"x-forwarded-user"),
+            ("keep-alive", b"x-forwarded-user"),
+            ("X-Forwarded-User", b"bob"),
+            ("x-forwarded-user ", b"bob"),
+            ("x-forwarded-user", b"bob\0"),
+            ("x-forwarded-user", b"a\r\nx: y"),
+        ] {
+            let answer = ask(&[user, malformed], &[]).await;
+            assert!(answer.is_err(), "{malformed:?}: {answer:?}");
+        }
+        // Trailers are a body, and bodies are not read.
+        for (fields, trailers) in
+            [(&[("trailer", &b"x-forwarded-user"[..])][..], &[user][..]), (&[user], &[("x-forwarded-user", b"bob")])]
+        {
+            let answer = ask(fields, trailers).await;
+            assert!(answer.as_ref().is_ok_and(|answer| answer.contains("body_not_allowed")), "{answer:?}");
         }
     })
     .await;

@@ -138,12 +138,14 @@ fn identity(config: &Config, headers: &HeaderMap) -> Result<Option<Identity>, Re
 /// The user whom header and claims name. Where claims are configured, they are what the proxy has verified: a header alone
 /// may be the client's own, on a path where the proxy found no token and left other headers as they came.
 fn user(config: &config::Identity, header: Option<&[u8]>, subject: Option<&str>) -> Result<Option<User>, Refusal> {
+    let header = header.map(visible).transpose()?;
+    let subject = subject.map(|subject| visible(subject.as_bytes())).transpose()?;
     let id = match (header, subject) {
-        (Some(header), Some(subject)) if header != subject.as_bytes() => return Err(Refusal::IdentityAmbiguous),
+        (Some(header), Some(subject)) if header != subject => return Err(Refusal::IdentityAmbiguous),
         (Some(_), None) if config.claims_header.is_some() => return Err(Refusal::IdentityMissing),
-        (header, subject) => subject.map(str::as_bytes).or(header),
+        (header, subject) => subject.or(header),
     };
-    let Some(id) = id.map(visible).transpose()? else { return Ok(None) };
+    let Some(id) = id else { return Ok(None) };
     let token = match config.user_encoding {
         UserEncoding::Refuse => Token::parse(&id),
         UserEncoding::Base64Url => encode_user(&id),
