@@ -196,8 +196,11 @@ async fn lines_that_lenient_parsers_take_for_ours_are_no_requests() {
     .await;
 }
 
+/// Header fields, names and values as they are.
+type Fields<'f> = &'f [(&'f str, &'f [u8])];
+
 /// What the server answers to a request that is written frame by frame: the body of its answer, or how it gave up.
-async fn ask_http_2(app: &App, fields: &[(&str, &[u8])], trailers: &[(&str, &[u8])]) -> Result<String, &'static str> {
+async fn ask_http_2(app: &App, fields: Fields<'_>, trailers: Fields<'_>) -> Result<String, &'static str> {
     let request = [(":method", &b"GET"[..]), (":scheme", b"http"), (":authority", b"app.example")];
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
     let ends = trailers.is_empty();
@@ -225,7 +228,7 @@ async fn ask_http_2(app: &App, fields: &[(&str, &[u8])], trailers: &[(&str, &[u8
 }
 
 /// HEADERS of stream 1 (RFC 9113 section 6.2), without Huffman codes or indexing (RFC 7541 section 6.2.2).
-fn headers_frame(fields: &[(&str, &[u8])], ends: bool) -> Vec<u8> {
+fn headers_frame(fields: Fields<'_>, ends: bool) -> Vec<u8> {
     let text = |text: &[u8]| [&[u8::try_from(text.len()).ok().filter(|n| *n < 127).expect("short")], text].concat();
     let block: Vec<u8> =
         fields.iter().flat_map(|(name, value)| [vec![0], text(name.as_bytes()), text(value)].concat()).collect();
@@ -239,14 +242,14 @@ fn headers_frame(fields: &[(&str, &[u8])], ends: bool) -> Vec<u8> {
 async fn http_2_knows_no_way_around() {
     bounded(async {
         let (_nats, app) = started(|config| config.server("h2c = true\n")).await;
-        let ask = async |fields: &[(&str, &[u8])], trailers: &[(&str, &[u8])]| {
+        let ask = async |fields: Fields<'_>, trailers: Fields<'_>| {
             let fields = [&[(":path", &b"/events"[..])], fields].concat();
             ask_http_2(&app, &fields, trailers).await
         };
         let user = ("x-forwarded-user", &b"alice"[..]);
         let opened = ask(&[user], &[]).await.expect("an answer");
         assert!(opened.starts_with("event: sidestream.connected"), "{opened}");
-        let refused: [(&[(&str, &[u8])], &str); 7] = [
+        let refused: [(Fields<'_>, &str); 7] = [
             (&[], "identity_missing"),
             (&[user, ("x-forwarded-user", b"bob")], "identity_ambiguous"),
             (&[user, user], "identity_ambiguous"),
@@ -462,6 +465,87 @@ async fn the_configuration_without_proof_does_not_start() {
             let log = app.log_lines().join("\n");
             assert!(!log.contains("\"Listening\""), "{trust:?}: something was bound");
         }
+    })
+    .await;
+}
+
+/// Nothing that a client sends is in the log, at any level: queries above all (requirement R14), and what may be a secret.
+#[tokio::test]
+async fn what_clients_send_is_never_logged() {
+    bounded(async {
+        let nats = Nats::start(Version::Current).await;
+        nats.events().await;
+        let live = "\n[[route]]\npath = \"/live/{room}\"\nlive_subjects = [\"live.{user}.{room}\"]\n";
+        let mut config = Config::on(&nats).tables(live).server("h2c = true\n");
+        config.identity = EVERY_HEADER.replace("claims_header = \"X-Claims\"\n", "");
+        let mut app = App::spawn(&config, |mut serve| {
+            serve.args(["--log-level", "trace"]);
+            serve
+        });
+        app.announced(1).await;
+        app.ready().await;
+        let secrets = |request: Request| {
+            let request =
+                request.header("Cookie", "session=canary-cookie").header("Authorization", "Bearer canary-bearer");
+            request.header("X-Forwarded-For", "203.0.113.9, canary-address").header("Referer", "/?canary-referer")
+        };
+        for target in
+            ["/events?access_token=canary-query", "/live/canary-capture?canary-query", "/canary-path?canary-query=1"]
+        {
+            for method in ["GET", "HEAD", "OPTIONS", "POST"] {
+                let mut wire = Wire::tcp(app.address()).await;
+                wire.send(&secrets(Request::new(method, target)).user("canary-user").bytes()).await;
+                wire.head().await;
+            }
+        }
+        for request in [
+            get("/events").user("canary-user").user("canary-user"),
+            get("/events").user("canary-user b"),
+            get("/events").user("alice").header("X_Tenant", "canary-alias"),
+            get("/events").user("alice").header("X-Tenant", "canary.tenant"),
+            get("/events").user("alice").header("X-Subjects", "canary.subject"),
+            get("/events").user("alice").header("Last-Event-ID", "canary\u{e9}"),
+            get("/events?subject=canary&subject=%ff").user("alice"),
+            get("/events").user("alice").header("Host", "canary.example"),
+            get("/events").user("alice").header("Origin", "https://canary.example"),
+        ] {
+            assert_ne!(app.ask(request).await.head.status, 200);
+        }
+        // What the parsers themselves refuse.
+        for head in [
+            "GET /events?canary-query\x7f HTTP/1.1\r\n\r\n",
+            "GET /events HTTP/1.1\r\ncanary header\r\n\r\n",
+            "canary\r\n\r\n",
+        ] {
+            app.ask_raw(head.as_bytes()).await;
+        }
+        let (path, user) =
+            ((":path", &b"/events?access_token=canary-query"[..]), ("x-forwarded-user", &b"canary-user"[..]));
+        let cookie = ("cookie", &b"session=canary-cookie"[..]);
+        for fields in [
+            &[path, user, cookie][..],
+            &[path, ("x-forwarded-user", b"canary-user\x01")],
+            &[path, ("connection", b"canary")],
+            &[path, ("canary header", b"canary")],
+            &[path, path],
+            &[(":path", b"/events?access_token=canary-query<\x7f")],
+            &[(":path", b"canary-path")],
+            &[path, (":status", b"200")],
+        ] {
+            let _ = ask_http_2(&app, fields, &[]).await;
+        }
+        let mut sse = app.stream(secrets(get("/live/canary-capture?canary-query")).user("canary-user")).await;
+        nats.publisher().await.publish_core("live.canary-user.canary-capture", "canary-payload").await;
+        assert_eq!(sse.event().await.data, "canary-payload");
+        drop(sse);
+        app.logs("Stream closed", support::DEADLINE).await;
+        app.terminate();
+        app.exit(support::DEADLINE).await;
+
+        let log = app.log_lines();
+        assert!(log.iter().any(|line| line.contains("\"TRACE\"")), "no trace was written: nothing was shown");
+        let leaked: Vec<_> = log.iter().filter(|line| line.contains("canary")).take(5).collect();
+        assert!(leaked.is_empty(), "{leaked:#?}");
     })
     .await;
 }

@@ -8,7 +8,9 @@ mod line;
 
 use std::io::IsTerminal;
 
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -45,7 +47,7 @@ pub fn start(config: &Config) -> Result<Limit, BadLevel> {
         .event_format(Lines::new(json, config.redaction()))
         .finish();
     // Only a second subscriber can fail here, and then the first one stays.
-    let _ = subscriber.with(limit.clone()).try_init();
+    let _ = subscriber.with(limit.clone()).with(filter_fn(is_ours_to_tell)).try_init();
     std::panic::set_hook(Box::new(panicked));
     Ok(limit)
 }
@@ -56,4 +58,9 @@ fn panicked(panic: &std::panic::PanicHookInfo<'_>) {
     let location = panic.location().map(ToString::to_string).unwrap_or_default();
     let message = panic.payload_as_str().unwrap_or_default();
     tracing::error!(thread = thread.name().unwrap_or("unknown"), "panicked at {location}: {message}");
+}
+
+/// Whatever the filter: h2 tells at `debug` of a target that it cannot parse, with its query.
+fn is_ours_to_tell(metadata: &Metadata<'_>) -> bool {
+    metadata.target() != "h2::server" || *metadata.level() <= Level::INFO
 }

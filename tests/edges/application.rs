@@ -102,7 +102,8 @@ impl Answers {
 
 /// The value of the cookie `session`.
 fn session(head: &str) -> Option<&str> {
-    let cookies = head.lines().filter_map(|line| line.split_once(": ")).filter(|(name, _)| name.eq_ignore_ascii_case("cookie"));
+    let cookies =
+        head.lines().filter_map(|line| line.split_once(": ")).filter(|(name, _)| name.eq_ignore_ascii_case("cookie"));
     cookies.flat_map(|(_, value)| value.split("; ")).find_map(|cookie| cookie.strip_prefix("session="))
 }
 

@@ -180,6 +180,7 @@ async fn edge(kind: Kind, files: &Path, socket: &str, application: u16) -> Edge 
 }
 
 fn temporary_paths() -> String {
-    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path @home@/{name};\n"));
+    let paths =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|name| format!("{name}_temp_path @home@/{name};\n"));
     format!("http {{\n{}", paths.concat())
 }

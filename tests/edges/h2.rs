@@ -93,7 +93,9 @@ pub fn answer(bytes: &[u8]) -> Option<(Option<u16>, bool)> {
 /// The body so far.
 pub fn data(bytes: &[u8]) -> Vec<u8> {
     let ours = frames(bytes).filter(|frame| frame.kind == DATA && frame.stream == 1);
-    ours.inspect(|frame| assert_eq!(frame.flags & PADDED, 0, "no server here pads")).flat_map(|frame| frame.payload.to_vec()).collect()
+    ours.inspect(|frame| assert_eq!(frame.flags & PADDED, 0, "no server here pads"))
+        .flat_map(|frame| frame.payload.to_vec())
+        .collect()
 }
 
 /// `:status`, from RFC 7541's static table or as a literal with its name from there.
@@ -104,7 +106,9 @@ fn first_status(block: &[u8]) -> u16 {
         [indexed, ..] if indexed & 0x80 != 0 => {
             [200, 204, 206, 304, 400, 404, 500][usize::from(indexed & 0x7f).checked_sub(8).expect("a status")]
         }
-        [_, length, text @ ..] if length & 0x80 == 0 => number(text[..usize::from(*length)].iter().map(|digit| digit - b'0')),
+        [_, length, text @ ..] if length & 0x80 == 0 => {
+            number(text[..usize::from(*length)].iter().map(|digit| digit - b'0'))
+        }
         [_, length, text @ ..] => number(huffman_digits(&text[..usize::from(length & 0x7f)])),
         _ => panic!("not a header block with a status: {block:?}"),
     }

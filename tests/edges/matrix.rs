@@ -50,7 +50,8 @@ pub async fn measure(front: &Front, sections: &[Section]) -> Vec<Cell> {
             nothing_of_the_clients_arrives(front.kind, row, arrival, honest);
         }
     }
-    let beside = arrivals.into_iter().map(|arrival| arrival.map(|arrival| arrival.beside(honest.as_ref().expect("arrives"))));
+    let beside =
+        arrivals.into_iter().map(|arrival| arrival.map(|arrival| arrival.beside(honest.as_ref().expect("arrives"))));
     outcomes.into_iter().zip(beside).map(|(outcome, arrived)| Cell { outcome, arrived }).collect()
 }
 

@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 
 use crate::support::{DEADLINE, eventually};
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 8\r\nConnection: close\r\n\r\nrecorded";
+const ANSWER: &[u8] =
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 8\r\nConnection: close\r\n\r\nrecorded";
 
 type Connections = Arc<Mutex<Vec<Arc<Mutex<Connection>>>>>;
 

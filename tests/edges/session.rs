@@ -94,8 +94,7 @@ pub fn of_alice(claim: &str) -> String {
 
 /// The same in every request of a run.
 fn in_an_hour() -> u64 {
-    static EXPIRES: std::sync::LazyLock<u64> = std::sync::LazyLock::new(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() + 3600
-    });
+    static EXPIRES: std::sync::LazyLock<u64> =
+        std::sync::LazyLock::new(|| SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs() + 3600);
     *EXPIRES
 }

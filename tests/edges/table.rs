@@ -38,7 +38,8 @@ fn heading(text: &mut String, columns: &[Column]) {
 fn grouped(rows: &[Row], columns: &[Column], at: usize) -> Vec<String> {
     let mut groups: Vec<(&str, Vec<(String, Vec<&Header>)>)> = Vec::new();
     for (place, row) in rows.iter().enumerate() {
-        let cells: Vec<_> = columns.iter().map(|column| shown(&column.cells[at + place], row.header.as_ref())).collect();
+        let cells: Vec<_> =
+            columns.iter().map(|column| shown(&column.cells[at + place], row.header.as_ref())).collect();
         let cells = cells.join(" | ");
         let group = match groups.iter_mut().find(|(trick, _)| *trick == row.trick) {
             Some((_, group)) => group,

@@ -140,7 +140,9 @@ impl Tap {
     fn body(&self) -> String {
         let bytes = match self.h2 {
             true => h2::data(&self.bytes),
-            false if self.head().to_ascii_lowercase().contains("transfer-encoding: chunked") => unchunked(self.raw_body()),
+            false if self.head().to_ascii_lowercase().contains("transfer-encoding: chunked") => {
+                unchunked(self.raw_body())
+            }
             false => self.raw_body().to_vec(),
         };
         String::from_utf8_lossy(&bytes).into_owned()

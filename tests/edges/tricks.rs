@@ -86,7 +86,10 @@ fn spoofs(header: Header) -> Vec<Row> {
         ("`.` for `-`", honest().line(name.replace('-', "."), lie)),
         ("`Connection: H`", nominated("")),
         ("`Connection: close, H` and `H: v`", nominated("close, ").line(name, lie)),
-        ("`Keep-Alive: H`, `TE: H`, `Upgrade: H`", honest().line("Keep-Alive", name).line("TE", name).line("Upgrade", name)),
+        (
+            "`Keep-Alive: H`, `TE: H`, `Upgrade: H`",
+            honest().line("Keep-Alive", name).line("TE", name).line("Upgrade", name),
+        ),
         ("empty value", with(b"")),
         ("white space as value", with(b" \t ")),
         ("a tab within", around(b"\t")),

@@ -67,7 +67,8 @@ impl Account {
             return Self { uid: geteuid().as_raw(), gid: getegid().as_raw() };
         }
         let passwd = std::fs::read_to_string("/etc/passwd").expect("a list of accounts");
-        let line = passwd.lines().find(|line| line.starts_with("www-data:")).expect("an account www-data, as Debian has");
+        let line =
+            passwd.lines().find(|line| line.starts_with("www-data:")).expect("an account www-data, as Debian has");
         let mut numbers = line.split(':').skip(2).map(|field| field.parse().expect("a number"));
         let mut next = || numbers.next().expect("a number");
         Self { uid: next(), gid: next() }
