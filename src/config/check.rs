@@ -77,24 +77,28 @@ struct Section<'t> {
     path: String,
     at: Option<&'t At>,
     table: &'t Table,
+    /// Something else stands in its place, which was reported: its keys are not missing.
+    refused: bool,
 }
 
 static EMPTY: Table = Table::new();
 
 impl<'t> Section<'t> {
     fn root(table: &'t Table) -> Self {
-        Self { path: String::new(), at: None, table }
+        Self { path: String::new(), at: None, table, refused: false }
     }
 
     /// A table below this one, empty when absent.
     fn section(&self, name: &str) -> Section<'t> {
-        self.optional(name).unwrap_or_else(|| Section { path: join(&self.path, name), at: None, table: &EMPTY })
+        let path = join(&self.path, name);
+        let refused = self.is_refused(name);
+        self.optional(name).unwrap_or(Section { path, at: None, table: &EMPTY, refused })
     }
 
     fn optional(&self, name: &str) -> Option<Section<'t>> {
         let node = self.table.get(name)?;
         let path = join(&self.path, name);
-        Some(Section { path, at: Some(&node.at), table: table_of(node)? })
+        Some(Section { path, at: Some(&node.at), table: table_of(node)?, refused: false })
     }
 
     /// The tables of `[[name]]`, in file order.
@@ -102,7 +106,7 @@ impl<'t> Section<'t> {
         let Some(Value::Array(items)) = self.table.get(name).map(|node| &node.value) else { return Vec::new() };
         let path = join(&self.path, name);
         let tables = items.iter().filter_map(|item| table_of(item).map(|table| (&item.at, table)));
-        tables.map(|(at, table)| Section { path: path.clone(), at: Some(at), table }).collect()
+        tables.map(|(at, table)| Section { path: path.clone(), at: Some(at), table, refused: false }).collect()
     }
 
     /// Whether the key was written, rightly or wrongly.
@@ -149,6 +153,16 @@ impl<'t> Section<'t> {
         matches!(self.table.get(name).map(|node| &node.value), Some(Value::Flag(true)))
     }
 
+    /// Whether nothing of what was written for the key is left, since all of it was reported.
+    fn is_refused(&self, name: &str) -> bool {
+        let refused = |node: &Node| matches!(node.value, Value::Wrong);
+        self.refused
+            || self.table.get(name).is_some_and(|node| match &node.value {
+                Value::Array(items) => !items.is_empty() && items.iter().all(refused),
+                _ => refused(node),
+            })
+    }
+
     /// Where the key stands, else the table's header.
     fn place_of(&self, name: &str) -> Option<&'t At> {
         self.table.get(name).map(|node| &node.at).or(self.at)
@@ -182,8 +196,11 @@ impl Checker<'_> {
         self.faults.push(fault);
     }
 
-    /// Reports a table or a key that may be absent.
+    /// Reports a table or a key that may be absent; but one that was reported is not.
     fn fault_in(&mut self, section: &Section<'_>, name: &str, message: impl Into<String>, note: Option<&str>) {
+        if section.is_refused(name) {
+            return;
+        }
         let fault = self.located(section, name, message, note);
         self.faults.push(fault);
     }
