@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::Config;
 use super::error::{Fault, FaultKind};
 use super::file::join;
-use super::source::{At, Texts};
+use super::source::{At, Layer, Texts};
 use super::tree::{Node, Table, Value};
 use super::units::{parse_duration, parse_size};
 
@@ -162,11 +162,6 @@ impl<'t> Section<'t> {
                 _ => refused(node),
             })
     }
-
-    /// Where the key stands, else the table's header.
-    fn place_of(&self, name: &str) -> Option<&'t At> {
-        self.table.get(name).map(|node| &node.at).or(self.at)
-    }
 }
 
 fn table_of(node: &Node) -> Option<&Table> {
@@ -215,10 +210,17 @@ impl Checker<'_> {
         let key = if name.is_empty() { section.path.clone() } else { join(&section.path, name) };
         let mut fault = Fault::new(FaultKind::Invalid, &key, message);
         fault.notes.extend(note.map(str::to_owned));
-        match section.place_of(name) {
+        match self.place_of(section, name) {
             Some(at) => fault.at(self.texts, at),
             None => fault,
         }
+    }
+
+    /// Where the key stands; where it was left out, its table's header.
+    fn place_of<'t>(&self, section: &Section<'t>, name: &str) -> Option<&'t At> {
+        let written = |at: &&At| self.texts.layer(at) > Layer::Default;
+        let key = section.table.get(name).map(|node| &node.at);
+        key.filter(written).or(section.at.filter(written)).or(key).or(section.at)
     }
 
     fn version(&mut self, root: &Section<'_>) {
