@@ -53,6 +53,7 @@ fn memory(cx: &mut Checker<'_>, section: &Section<'_>) -> Option<u64> {
     let bytes = cx.size(section, "memory", 0..=i64::MAX as u64);
     if (1..PROGRAM_BYTES_MAX).contains(&bytes) {
         cx.fault_in(section, "memory", "the program itself needs more: allowed are \"0\" and 32MiB or more", None);
+        return None;
     }
     (bytes > 0).then_some(bytes)
 }
