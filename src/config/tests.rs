@@ -500,6 +500,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[history]\nbytes = true", 2, "a size such as \"256KiB\" is wanted"),
     ("[presence]\nsubject = \"a\"", 2, "cannot publish presence yet"),
     ("[log]\nlevel = \"inof\"", 2, "is not a log level"),
+    ("[log]\nlevel = \" info\"", 2, "is not a log level"),
     ("[log]\nformat = \"xml\"", 2, "is not one of \"auto\", \"text\", \"json\""),
 ];
 

@@ -90,7 +90,7 @@ pub(super) fn check_log(cx: &mut Checker<'_>, section: &Section<'_>) -> Log {
 /// A lone word must be a level: as a filter it would name a module, and `inof` would silence everything.
 fn is_filter(text: &str) -> bool {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    let mut words = text.split(',').map(str::trim);
+    let mut words = text.split(',');
     let known = words.all(|word| word.contains('=') || levels.contains(&word.to_ascii_lowercase().as_str()));
     known && EnvFilter::builder().parse(text).is_ok()
 }
