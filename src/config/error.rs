@@ -7,6 +7,10 @@ use std::fmt;
 use super::show::Effective;
 pub use super::source::Place;
 use super::source::{At, Texts};
+use super::units::shorten_to;
+
+/// Most characters of a key that a report shows; ours are far shorter.
+const KEY_SHOWN_MAX: usize = 80;
 
 /// Something wrong, or doubtful, about a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +85,8 @@ impl fmt::Display for Labelled<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Fault { key, message, notes, place, .. } = self.fault;
         let colon = if key.is_empty() { "" } else { ": " };
-        writeln!(f, "{}: {}{colon}{}", self.label, visible(key), visible(message))?;
+        let key = shorten_to(&visible(key), KEY_SHOWN_MAX);
+        writeln!(f, "{}: {key}{colon}{}", self.label, visible(message))?;
         if let Some(place) = place {
             write!(f, "{place}")?;
         }

@@ -84,10 +84,15 @@ fn split_number(text: &str) -> Option<(&str, &str)> {
 
 /// A value as it is quoted in a report.
 pub(super) fn shorten(text: &str) -> String {
-    if text.chars().count() <= TEXT_BYTES_MAX {
+    shorten_to(text, TEXT_BYTES_MAX)
+}
+
+/// At most so many characters of a text.
+pub(super) fn shorten_to(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
         return text.to_owned();
     }
-    text.chars().take(TEXT_BYTES_MAX).chain(['…']).collect()
+    text.chars().take(most).chain(['…']).collect()
 }
 
 #[cfg(test)]
