@@ -5,6 +5,8 @@
 //! with a real NATS server where one is needed. Every row that goes wrong is told, with its line.
 
 mod ask;
+mod configurations;
+mod program;
 mod request;
 mod requests;
 mod run;
@@ -17,7 +19,7 @@ use table::Table;
 
 /// Every table there is.
 fn tables() -> Vec<Table> {
-    requests::tables()
+    requests::tables().into_iter().chain(configurations::tables()).collect()
 }
 
 #[test]
