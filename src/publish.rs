@@ -38,7 +38,7 @@ pub enum PublishError {
     #[error("`{0}` is not a subject that can be published to: {1}")]
     Subject(String, String),
     /// The event name would be replaced on arrival.
-    #[error("`{0}` is not an event name: up to 256 bytes, no control characters, not starting with `sidestream.`")]
+    #[error("`{0}` is not an event name: 1 to 256 bytes, no control characters, not starting with `sidestream.`")]
     EventName(String),
     /// The user id cannot be a subject token.
     #[error("`{0}` is not a user id that identity.user_encoding takes")]

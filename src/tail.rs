@@ -67,7 +67,7 @@ pub enum TailError {
     /// The URL is not one we can read.
     #[error("`{url}`: {why}")]
     Url {
-        /// As given.
+        /// As given, or hidden.
         url: String,
         /// What is wrong with it.
         why: &'static str,
@@ -95,6 +95,14 @@ pub enum TailError {
     /// Printing failed.
     #[error("cannot write the output: {0}")]
     Output(io::Error),
+}
+
+impl TailError {
+    /// A URL is told as it was given, but for one that may hold a password.
+    fn url(url: String, why: &'static str) -> Self {
+        let url = if url.contains('@') { "[redacted]".to_owned() } else { url };
+        Self::Url { url, why }
+    }
 }
 
 /// Reads until something in [`Options`] says stop, the server does, or trying again is pointless.
@@ -160,7 +168,7 @@ struct Reader<'o, W> {
 impl<'o, W: Write> Reader<'o, W> {
     fn new(options: Options, out: &'o mut W) -> Result<Self, TailError> {
         let headers = options.headers.iter().map(|header| parse_header(header)).collect::<Result<_, _>>()?;
-        let target = Target::parse(&options.url).map_err(|why| TailError::Url { url: options.url, why })?;
+        let target = Target::parse(&options.url).map_err(|why| TailError::url(options.url, why))?;
         Ok(Self {
             connector: Connector::new(target, headers)?,
             printer: Printer::new(out, options.json),
