@@ -126,7 +126,11 @@ impl Place {
         let mode =
             |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("a mode is set");
         mode(directory.path(), 0o755);
-        let contents: [(&str, &str, u32); 6] = [
+        let seed = nkeys::KeyPair::new_user().seed().expect("a new pair has a seed");
+        let changed = format!("{}{}", &seed[..57], if seed.ends_with('A') { 'B' } else { 'A' });
+        let contents: [(&str, &str, u32); 8] = [
+            ("seed", &seed, 0o600),
+            ("changed-seed", &changed, 0o600),
             ("secret", "canary-canary-canary", 0o600),
             ("short", "canary", 0o600),
             ("empty", "", 0o600),

@@ -5,7 +5,7 @@ use super::server::split_authority;
 use super::{Checker, Read, Section};
 use crate::config::error::{Fault, FaultKind};
 use crate::config::units::shorten;
-use crate::config::{Nats, NatsAuth};
+use crate::config::{Nats, NatsAuth, Secret};
 
 const URL_ALLOWED: &str = "allowed: \"nats://host[:port]\" or \"tls://host[:port]\"";
 
@@ -64,11 +64,21 @@ fn auth(cx: &mut Checker<'_>, section: &Section<'_>) -> NatsAuth {
     if let Some(read) = section.set_text("credentials") {
         return cx.file(&read, Use::Secret).map_or(NatsAuth::None, NatsAuth::Credentials);
     }
-    if let Some(seed) = secret(cx, "nkey") {
+    if let Some(seed) = seed(cx, section) {
         return NatsAuth::Nkey(seed);
     }
     if let (Some(user), Some(password)) = (user, secret(cx, "password_file")) {
         return NatsAuth::Password { user: user.value.to_owned(), password };
     }
     secret(cx, "token_file").map_or(NatsAuth::None, NatsAuth::Token)
+}
+
+fn seed(cx: &mut Checker<'_>, section: &Section<'_>) -> Option<Secret> {
+    let read = section.set_text("nkey")?;
+    let seed = cx.secret(&read, 1)?;
+    if !std::str::from_utf8(seed.expose()).is_ok_and(|text| nkeys::KeyPair::from_seed(text).is_ok()) {
+        let note = "allowed: one line of 58 letters and digits that begins with `SU`, as `nk -gen user` prints it";
+        cx.fault_noted(&read, format!("`{}` holds no nkey seed", read.value), Some(note));
+    }
+    Some(seed)
 }
