@@ -5,6 +5,7 @@
 //! with a real NATS server where one is needed. Every row that goes wrong is told, with its line.
 
 mod ask;
+mod commands;
 mod configurations;
 mod program;
 mod request;
@@ -19,7 +20,7 @@ use table::Table;
 
 /// Every table there is.
 fn tables() -> Vec<Table> {
-    requests::tables().into_iter().chain(configurations::tables()).collect()
+    [requests::tables(), configurations::tables(), commands::tables()].into_iter().flatten().collect()
 }
 
 #[test]

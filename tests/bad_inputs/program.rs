@@ -1,5 +1,7 @@
 //! Runs the real program to its end.
 
+use std::ffi::OsStr;
+use std::fmt::Debug;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -28,7 +30,11 @@ impl Ran {
 }
 
 /// Runs it with nothing in its environment but this; `as_nobody` where root would be let through.
-pub async fn sidestream(arguments: &[String], environment: &[(String, String)], as_nobody: bool) -> Ran {
+pub async fn sidestream(
+    arguments: &[impl AsRef<OsStr> + Debug],
+    environment: &[(String, String)],
+    as_nobody: bool,
+) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
     command.args(arguments).env_clear().envs(environment.iter().cloned()).stdin(Stdio::null()).kill_on_drop(true);
     if as_nobody && rustix::process::getuid().is_root() {
