@@ -51,7 +51,7 @@ async fn hostile_nats() -> String {
         "host": HOSTILE, "port": 1, "max_payload": 1_048_576, "headers": true,
     });
     // An error ends with the first CR LF.
-    let error = long.replace('\r', "").replace('\'', "");
+    let error = long.replace(['\r', '\''], "");
     let said = format!(
         "INFO {info}\r\nPONG\r\n-ERR '{error}'\r\n-ERR 'Permissions Violation for Publish to \"{error}\"'\r\nMSG x 1 2\r\n"
     );
