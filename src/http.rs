@@ -106,7 +106,9 @@ pub async fn answer(context: &Context, peer: Peer, mut request: Request) -> Answ
         Ok((head, guard)) => Answer::Stream(head, guard),
         Err(No::Response(response)) => Answer::Response(*response),
         Err(No::Refusal(refusal)) => {
-            tracing::debug!(reason = refusal.parts().1, "Request refused");
+            let (_, code) = refusal.parts();
+            tracing::debug!(reason = code, "Request refused");
+            context.shard.metrics.refused_finally(code);
             Answer::Response(refusal.response())
         }
         Err(No::Soft(reason)) => {
@@ -128,6 +130,9 @@ async fn stream(context: &Context, peer: Peer, request: &mut Request) -> Result<
     browser::gate(&config.server, request)?;
     let address = client_address(config, peer, request.headers());
     let identity = identity::evaluate(config, peer, request.headers_mut())?;
+    if let Some(identity) = &identity {
+        context.shard.metrics.vouched(identity.proof);
+    }
     if let Some(front) = &context.front
         && let Some(answer) = front.answer(request).await
     {

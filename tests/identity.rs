@@ -549,3 +549,22 @@ async fn what_clients_send_is_never_logged() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_was_believed_and_who_was_not_is_counted() {
+    bounded(async {
+        let (_nats, app) = app(LOOPBACK).await;
+        app.stream(get("/events").user("alice")).await;
+        app.ask(get("/events").user("alice").user("bob")).await.is_refusal(400, "identity_ambiguous");
+        let metrics = app.metrics().await;
+        for (name, label, value) in [
+            ("sidestream_identities_total", ("proof", "address"), 1.0),
+            ("sidestream_identities_total", ("proof", "secret"), 0.0),
+            ("sidestream_requests_refused_total", ("code", "identity_ambiguous"), 1.0),
+            ("sidestream_requests_refused_total", ("code", "untrusted_peer"), 0.0),
+        ] {
+            assert!((metrics.sum(name, &[label]) - value).abs() < 0.5, "{name}{label:?}");
+        }
+    })
+    .await;
+}

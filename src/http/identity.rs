@@ -15,6 +15,7 @@ use super::reject::Refusal;
 use super::trust::Peer;
 use crate::config::{self, Config, UserEncoding};
 use crate::subject::{Pattern, TOKEN_BYTES_MAX, Token, encode_user};
+use crate::telemetry::metrics::Proof;
 
 /// Whose values name headers that end at the next hop.
 const HOP_BY_HOP: [&str; 2] = ["connection", "proxy-connection"];
@@ -24,6 +25,8 @@ const SUBJECTS_MAX: usize = 32;
 /// What a proven proxy vouched for. Only [`evaluate`] makes one.
 #[derive(Debug, Clone)]
 pub struct Identity {
+    /// Why it is believed.
+    pub proof: Proof,
     /// Who it is; absent where the proxy decided something else only, such as subjects on a route for anyone.
     pub user: Option<User>,
     /// More template variables.
@@ -83,17 +86,14 @@ impl<'c> Names<'c> {
         if !(claimed || nominated || aliased) {
             return Ok(None);
         }
-        let proven = config.trust.as_ref().is_some_and(|trust| trust.is_proven(peer, headers));
-        if !proven {
-            return Err(Refusal::UntrustedPeer);
-        }
+        let proof = config.trust.as_ref().and_then(|trust| trust.proof(peer, headers)).ok_or(Refusal::UntrustedPeer)?;
         if nominated {
             return Err(Refusal::HopByHopIdentity);
         }
         if aliased {
             return Err(Refusal::HeaderAlias);
         }
-        identity(config, headers)
+        identity(config, proof, headers).map(Some)
     }
 
     /// `Connection: x-forwarded-user` makes the next hop remove the proxy's own header. What is no token there is read as
@@ -117,7 +117,7 @@ fn is_spelling(theirs: &[u8], ours: &str) -> bool {
     theirs.len() == ours.len() && theirs.iter().zip(ours.bytes()).all(|(t, o)| folded(*t) == folded(o))
 }
 
-fn identity(config: &Config, headers: &HeaderMap) -> Result<Option<Identity>, Refusal> {
+fn identity(config: &Config, proof: Proof, headers: &HeaderMap) -> Result<Identity, Refusal> {
     let (config, wanted) = (&config.identity, &config.routes.claims);
     let claims = optional(headers, config.claims_header.as_deref())?;
     let claims = claims.map(|value| Claims::read(value, config, wanted)).transpose()?;
@@ -127,12 +127,13 @@ fn identity(config: &Config, headers: &HeaderMap) -> Result<Option<Identity>, Re
     let expiry = [header_expiry, claims.as_ref().and_then(|claims| claims.expires)].into_iter().flatten().min();
     let mut variables = variables(config, headers)?;
     variables.extend(claims.into_iter().flat_map(|claims| claims.variables));
-    Ok(Some(Identity {
+    Ok(Identity {
+        proof,
         user,
         variables,
         subjects: subjects(config, headers)?,
         expires_in: expiry.map(remaining).transpose()?,
-    }))
+    })
 }
 
 /// The user whom header and claims name. Where claims are configured, they are what the proxy has verified: a header alone

@@ -169,6 +169,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::telemetry::metrics::REFUSAL_CODES;
 
     #[test]
     fn bodies_are_small_json() {
@@ -180,6 +181,35 @@ mod tests {
         let json: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(json["error"]["code"], "hop_by_hop_identity");
         assert_eq!(json["error"]["status"], 400);
+    }
+
+    #[test]
+    fn every_code_is_counted() {
+        let refusals = [
+            Refusal::NotFound,
+            Refusal::Method,
+            Refusal::NotAcceptable,
+            Refusal::Misdirected,
+            Refusal::Version,
+            Refusal::BadHost,
+            Refusal::BadPath,
+            Refusal::BadQuery,
+            Refusal::TargetTooLong,
+            Refusal::HeadersTooLarge,
+            Refusal::BodyNotAllowed,
+            Refusal::BadCursor,
+            Refusal::OriginDenied,
+            Refusal::UntrustedPeer,
+            Refusal::IdentityMissing,
+            Refusal::IdentityAmbiguous,
+            Refusal::HeaderAlias,
+            Refusal::HopByHopIdentity,
+            Refusal::IdentityInvalid,
+            Refusal::IdentityExpired,
+            Refusal::SubjectDenied,
+            Refusal::Internal,
+        ];
+        assert_eq!(refusals.map(|refusal| refusal.parts().1), REFUSAL_CODES);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use hyper::header::HeaderMap;
 use subtle::ConstantTimeEq;
 
 use crate::config::Trust;
+use crate::telemetry::metrics::Proof;
 
 /// Where proxies say from whom a request came to them.
 const FORWARDED_FOR: &str = "x-forwarded-for";
@@ -53,13 +54,24 @@ impl Trust {
         self.peer_uids.is_empty() || uid.is_some_and(|uid| self.peer_uids.contains(&uid))
     }
 
-    /// The address rule and one of the proofs.
+    /// The address rule and one of the proofs; the strongest where there are several.
+    pub fn proof(&self, peer: Peer, headers: &HeaderMap) -> Option<Proof> {
+        if !self.admits_address(peer) {
+            return None;
+        }
+        let by_certificate = || self.client_certificate && matches!(peer, Peer::Certified(_));
+        let by_secret = || !self.secrets.is_empty() && self.secret_proves(headers);
+        match () {
+            () if self.uid_proves(peer) => Some(Proof::Uid),
+            () if by_certificate() => Some(Proof::Certificate),
+            () if by_secret() => Some(Proof::Secret),
+            () => self.address_is_proof.then_some(Proof::Address),
+        }
+    }
+
+    /// Whether there is one.
     pub fn is_proven(&self, peer: Peer, headers: &HeaderMap) -> bool {
-        self.admits_address(peer)
-            && (self.address_is_proof
-                || self.uid_proves(peer)
-                || (self.client_certificate && matches!(peer, Peer::Certified(_)))
-                || (!self.secrets.is_empty() && self.secret_proves(headers)))
+        self.proof(peer, headers).is_some()
     }
 
     fn uid_proves(&self, peer: Peer) -> bool {

@@ -190,6 +190,8 @@ pub struct ShardMetrics {
     began: Instant,
     routes: Box<[RouteMetrics]>,
     refused: [Number; Refused::ALL.len()],
+    refused_finally: [Number; REFUSAL_CODES.len()],
+    vouched: [Number; Proof::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -200,6 +202,58 @@ struct RouteMetrics {
 }
 
 const RESUMES: [&str; 3] = ["new", "exact", "gap"];
+
+/// Why a proxy is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// Its uid, on the unix socket.
+    Uid,
+    /// Its certificate.
+    Certificate,
+    /// The shared secret.
+    Secret,
+    /// Its address, as the operator says that is enough.
+    Address,
+}
+
+impl Proof {
+    const ALL: [Self; 4] = [Self::Uid, Self::Certificate, Self::Secret, Self::Address];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Uid => "uid",
+            Self::Certificate => "certificate",
+            Self::Secret => "secret",
+            Self::Address => "address",
+        }
+    }
+}
+
+/// Codes of final refusals (`http::reject`); what label they have in the metrics.
+pub const REFUSAL_CODES: [&str; 22] = [
+    "not_found",
+    "method_not_allowed",
+    "not_acceptable",
+    "unknown_host",
+    "http_version",
+    "bad_host",
+    "bad_path",
+    "bad_query",
+    "target_too_long",
+    "headers_too_large",
+    "body_not_allowed",
+    "bad_cursor",
+    "origin_denied",
+    "untrusted_peer",
+    "identity_missing",
+    "identity_ambiguous",
+    "header_alias",
+    "hop_by_hop_identity",
+    "identity_invalid",
+    "identity_expired",
+    "subject_denied",
+    "internal",
+];
 
 /// Soft refusals, by reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -260,6 +314,8 @@ impl ShardMetrics {
             began: Instant::now(),
             routes: (0..routes).map(|_| RouteMetrics::default()).collect(),
             refused: Default::default(),
+            refused_finally: Default::default(),
+            vouched: Default::default(),
         }
     }
 
@@ -280,6 +336,18 @@ impl ShardMetrics {
     /// A stream was ended that had never been counted as open.
     pub fn never_opened(&self, route: usize, reason: CloseReason) {
         self.routes[route].closed[reason as usize][Phase::Opening as usize].add(1);
+    }
+
+    /// A request was refused for good, with this code.
+    pub fn refused_finally(&self, code: &str) {
+        if let Some(place) = REFUSAL_CODES.iter().position(|known| *known == code) {
+            self.refused_finally[place].add(1);
+        }
+    }
+
+    /// A proxy spoke for somebody, and was believed.
+    pub fn vouched(&self, proof: Proof) {
+        self.vouched[proof as usize].add(1);
     }
 
     /// A request was refused softly.
@@ -439,6 +507,19 @@ impl Metrics {
         let help = "Moments of 50 ms in which a listener accepted nobody for want of descriptors or room";
         counter("accept_pauses_total", help, &[], self.sum(|s| s.accept_pauses.get()));
         counter("panics_total", "Panics of connection tasks, contained", &[], self.sum(|s| s.panics.get()));
+        for (place, code) in REFUSAL_CODES.iter().enumerate() {
+            let count = self.sum(|s| s.refused_finally[place].get());
+            counter("requests_refused_total", "Requests refused for good", &[("code", code)], count);
+        }
+        for proof in Proof::ALL {
+            let count = self.sum(|s| s.vouched[proof as usize].get());
+            counter(
+                "identities_total",
+                "Identities believed, by the proxy's proof",
+                &[("proof", proof.label())],
+                count,
+            );
+        }
         for reason in Refused::ALL {
             let count = self.sum(|s| s.refused[reason as usize].get());
             counter("connections_rejected_total", "Streams refused softly", &[("reason", reason.label())], count);
