@@ -59,6 +59,11 @@ impl Said {
         Self { words, head: Some(answer.head), body: answer.body }
     }
 
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
     /// Whether any eight bytes of these stand in the body.
     pub fn echoes(&self, payloads: &[Vec<u8>]) -> Option<String> {
         let echoed =

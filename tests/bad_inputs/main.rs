@@ -4,9 +4,11 @@
 //! The inputs stand in tables beside this file, one a row, so that another one costs a line. They are put to the real program,
 //! with a real NATS server where one is needed. Every row that goes wrong is told, with its line.
 
+mod admin;
 mod ask;
 mod commands;
 mod configurations;
+mod messages;
 mod program;
 mod request;
 mod requests;
@@ -20,7 +22,9 @@ use table::Table;
 
 /// Every table there is.
 fn tables() -> Vec<Table> {
-    [requests::tables(), configurations::tables(), commands::tables()].into_iter().flatten().collect()
+    let tables =
+        [requests::tables(), configurations::tables(), commands::tables(), messages::tables(), admin::tables()];
+    tables.into_iter().flatten().collect()
 }
 
 #[test]
