@@ -18,6 +18,8 @@ mod table;
 #[path = "../support/mod.rs"]
 mod support;
 
+use std::io::Write as _;
+
 use table::Table;
 
 /// Every table there is.
@@ -32,10 +34,10 @@ fn no_row_stands_twice_and_there_are_at_least_400() {
     let tables = tables();
     let repeated: Vec<_> = tables.iter().flat_map(Table::repeated).collect();
     assert!(repeated.is_empty(), "{}", repeated.join("\n"));
-    for table in &tables {
-        println!("{:5} rows in {}", table.rows.len(), table.name);
-    }
     let rows: usize = tables.iter().map(|table| table.rows.len()).sum();
-    println!("{rows:5} rows in all");
+    let counts = tables.iter().map(|table| (table.rows.len(), table.name)).chain([(rows, "all")]);
+    let said: String = counts.map(|(rows, name)| format!("{rows:5} bad inputs in {name}\n")).collect();
+    // On the real standard error, which the test harness does not capture.
+    let _ = std::io::stderr().write_all(said.as_bytes());
     assert!(rows >= 400, "{rows} rows");
 }
