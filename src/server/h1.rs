@@ -72,12 +72,13 @@ pub(super) async fn serve(context: &Rc<Context>, socket: Socket, peer: Peer, dea
         takeover.poll(cx)
     })
     .await;
-    let given_up = takeover.accepted.take().is_some();
     let parts = connection.into_parts();
     let mut socket = parts.io.into_inner();
     let Some((head, guard)) = taken else {
-        // A peer that does not take an earlier response would not take the shutdown either.
-        if !given_up {
+        if takeover.blocked.get().is_some() {
+            // A peer that does not take a response would not take the shutdown either.
+            socket.abandon();
+        } else {
             let _ = socket.shutdown().await;
         }
         return None;
@@ -89,10 +90,11 @@ pub(super) async fn serve(context: &Rc<Context>, socket: Socket, peer: Peer, dea
     Some(Stream { guard })
 }
 
-/// When a stream may be taken from hyper: once the peer has taken every earlier response on the connection.
+/// When a stream may be taken from hyper: once the peer has taken every earlier response on the connection. One that takes
+/// nothing is not waited for longer than for one that does not read a stream.
 struct Takeover {
     handoff: Handoff,
-    blocked: Rc<Cell<bool>>,
+    blocked: Rc<Cell<Option<Instant>>>,
     write_timeout: Duration,
     accepted: Option<(Response<()>, Guard)>,
     patience: Option<Pin<Box<Sleep>>>,
@@ -109,19 +111,22 @@ impl Takeover {
         if self.accepted.is_none() {
             self.accepted = self.handoff.take();
         }
-        if self.accepted.is_none() {
-            return Poll::Pending;
-        }
-        if !self.blocked.get() {
-            return Poll::Ready(self.accepted.take());
-        }
-        let write_timeout = self.write_timeout;
-        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(write_timeout)));
-        ready!(patience.as_mut().poll(cx));
+        let Some(since) = self.blocked.get() else {
+            return self.accepted.take().map_or(Poll::Pending, |accepted| Poll::Ready(Some(accepted)));
+        };
+        ready!(self.poll_until(since + self.write_timeout, cx));
         if let Some((_, guard)) = &self.accepted {
             guard.client().abort(CloseReason::Slow);
         }
         Poll::Ready(None)
+    }
+
+    fn poll_until(&mut self, due: Instant, cx: &mut TaskContext<'_>) -> Poll<()> {
+        let patience = self.patience.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if patience.deadline() != due {
+            patience.as_mut().reset(due);
+        }
+        patience.as_mut().poll(cx)
     }
 }
 

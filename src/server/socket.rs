@@ -16,6 +16,7 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Instant;
 
 use super::listen::USER_TIMEOUT;
 use super::tls::TlsStream;
@@ -26,8 +27,8 @@ pub struct Socket {
     kind: SocketKind,
     /// Bytes that were read to tell the protocol, to be read again.
     sniffed: Bytes,
-    /// hyper has bytes of an earlier response that the peer has not taken yet.
-    blocked: Rc<Cell<bool>>,
+    /// Since when the peer has taken nothing of what hyper has for it.
+    blocked: Rc<Cell<Option<Instant>>>,
 }
 
 #[derive(Debug)]
@@ -100,9 +101,13 @@ impl Socket {
         }
     }
 
-    /// Whether the last write or flush had to wait: then the socket may not be taken from hyper yet.
-    pub fn blocked(&self) -> Rc<Cell<bool>> {
+    /// Since when writes have had to wait; none while nothing waits. Until then the socket may not be taken from hyper.
+    pub fn blocked(&self) -> Rc<Cell<Option<Instant>>> {
         self.blocked.clone()
+    }
+
+    fn set_blocked(&self, blocked: bool) {
+        self.blocked.set(blocked.then(|| self.blocked.get().unwrap_or_else(Instant::now)));
     }
 
     /// The bare socket, with its TLS session.
@@ -140,9 +145,7 @@ impl AsyncWrite for Socket {
             SocketKind::Unix(s) => Pin::new(s).poll_write(cx, buf),
             SocketKind::Tls(s) => Pin::new(&mut **s).poll_write(cx, buf),
         };
-        if result.is_pending() {
-            self.blocked.set(true);
-        }
+        self.set_blocked(result.is_pending());
         result
     }
 
@@ -170,9 +173,7 @@ impl AsyncWrite for Socket {
                 return self.poll_write(cx, &gathered);
             }
         };
-        if result.is_pending() {
-            self.blocked.set(true);
-        }
+        self.set_blocked(result.is_pending());
         result
     }
 
@@ -183,7 +184,7 @@ impl AsyncWrite for Socket {
             SocketKind::Tls(s) => Pin::new(&mut **s).poll_flush(cx),
         };
         // hyper flushes the socket only when its own buffer is empty.
-        self.blocked.set(result.is_pending());
+        self.set_blocked(result.is_pending());
         result
     }
 
