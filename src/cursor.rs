@@ -5,6 +5,12 @@
 //! proves *which* message it points at, because a restored store keeps its creation time and reuses its sequences.
 //! Authorization never depends on it. What becomes of a cursor on resume is decided in [`crate::resume`].
 
+// Reads what others send: nothing here may panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use std::fmt;
 
 use aws_lc_rs::digest;
@@ -120,6 +126,12 @@ pub struct CursorText {
     start: usize,
 }
 
+#[allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "writes what is ours, and there is room for the three largest numbers: what_we_emit_is_what_we_read"
+)]
 impl CursorText {
     /// The text.
     pub fn as_str(&self) -> &str {
@@ -165,12 +177,8 @@ fn from_base36(text: &[u8]) -> Option<u64> {
         _ => {}
     }
     text.iter().try_fold(0u64, |value, byte| {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'z' => byte - b'a' + 10,
-            _ => return None,
-        };
-        value.checked_mul(36)?.checked_add(u64::from(digit))
+        let digit = DIGITS.iter().position(|digit| digit == byte)?;
+        value.checked_mul(36)?.checked_add(digit as u64)
     })
 }
 

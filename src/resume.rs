@@ -3,6 +3,12 @@
 //! Input is the cursor, the log's epoch and bounds, and what stands at the cursor's sequence; no clock, no NATS. The
 //! caller (the feed) acts on the verdict and may ask again when the log has grown.
 
+// Reads what others send: nothing here may panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use crate::cursor::{Cursor, LastEventId, Position};
 use crate::frame::notice::{Gap, GapReason};
 use crate::log::{Held, Log};
@@ -72,7 +78,7 @@ pub fn limited(log: &Log, after: u64) -> Verdict {
 }
 
 fn gap(after: Option<u64>, from: Position, reason: GapReason) -> Verdict {
-    Verdict::Gap { gap: Gap { after, next: Some(from.seq + 1), reason }, from }
+    Verdict::Gap { gap: Gap { after, next: Some(from.seq.saturating_add(1)), reason }, from }
 }
 
 #[cfg(test)]

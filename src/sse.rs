@@ -3,6 +3,12 @@
 //! Used by `sidestream tail`, by the tests and by the benches; the server itself only writes. It keeps bytes that do not
 //! make a whole line yet, bounded by what the caller feeds, and leaves connecting and reconnecting to [`crate::tail`].
 
+// Reads what others send: nothing here may panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 /// One dispatched event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -7,6 +7,12 @@
 //!
 //! Subject rules: <https://docs.nats.io/nats-concepts/subjects>.
 
+// Reads what others send: nothing here may panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use std::fmt;
 
 use base64::Engine as _;
@@ -320,7 +326,10 @@ fn tokens_with_last(text: &str) -> impl Iterator<Item = (&str, bool)> {
 /// The first token, and what follows its dot. Asked several times for every message.
 pub fn split_first_token(subject: &str) -> (&str, Option<&str>) {
     match memchr::memchr(b'.', subject.as_bytes()) {
-        Some(dot) => (&subject[..dot], Some(&subject[dot + 1..])),
+        Some(dot) => {
+            let (first, rest) = subject.split_at(dot);
+            (first, rest.get(1..))
+        }
         None => (subject, None),
     }
 }

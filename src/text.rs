@@ -2,6 +2,12 @@
 //! line read in another order than it stands. For logs and for what commands print; what goes into protocols is checked
 //! where it is made.
 
+// Reads what others send: nothing here may panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use std::fmt::{self, Write};
 
 /// The text with every character escaped that a reader would not see as it is.

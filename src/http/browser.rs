@@ -3,6 +3,12 @@
 //! Foreign pages are refused here because a stream opened with the user's cookies is the user's data. Allowed origins are
 //! exact; nothing is reflected that is not configured.
 
+// Reads what others send: nothing here may panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::header::{

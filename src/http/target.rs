@@ -1,5 +1,11 @@
 //! Path and query, decoded once; what is decoded here is what is authorised and used.
 
+// Reads what others send: nothing here may panic.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)
+)]
+
 use hyper::Uri;
 use percent_encoding::percent_decode_str;
 
@@ -29,9 +35,8 @@ fn segment(raw: &str) -> Result<String, Refusal> {
 }
 
 fn escapes(raw: &str) -> usize {
-    let hex = |b: Option<&u8>| b.is_some_and(u8::is_ascii_hexdigit);
-    let bytes = raw.as_bytes();
-    (0..bytes.len()).filter(|i| bytes[*i] == b'%' && hex(bytes.get(i + 1)) && hex(bytes.get(i + 2))).count()
+    let is_escape = |w: &&[u8]| matches!(w, [b'%', high, low] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit());
+    raw.as_bytes().windows(3).filter(is_escape).count()
 }
 
 /// The query parameters we know; others are ignored, as proxies and frameworks add their own.

@@ -60,7 +60,7 @@ pub struct Nats {
     port: u16,
     /// Where it tells about itself over HTTP, `host:port`.
     monitor: String,
-    setup: Setup,
+    setup: Box<Setup>,
     dir: tempfile::TempDir,
 }
 
@@ -98,7 +98,8 @@ impl Nats {
 
     /// The same in a directory that the caller chose, be it a small file system.
     pub async fn start_in(version: Version, dir: tempfile::TempDir, setup: Setup) -> Self {
-        let mut nats = Self { version, child: None, port: free_port(), monitor: String::new(), setup, dir };
+        let mut nats =
+            Self { version, child: None, port: free_port(), monitor: String::new(), setup: Box::new(setup), dir };
         nats.launch().await;
         nats
     }
