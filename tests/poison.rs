@@ -40,7 +40,44 @@ fn interruptions(app: &App, stream: &str) -> usize {
     lines.iter().filter(of).count()
 }
 
+/// Headers that only the server should write, as a publisher can: other places in the stream, other subjects, other accounts,
+/// and the signs by which a consumer is told that it is idle, stalled or at its end.
+const SPOOFED: &[u8] = b"Nats-Stream: OTHER\r\nNats-Subject: events.user.mallory.x\r\nNats-Sequence: 999999\r\n\
+Nats-Last-Sequence: 999999\r\nNats-Time-Stamp: 1970-01-01T00:00:00Z\r\nNats-Num-Pending: 0\r\n\
+Nats-Last-Consumer: 999999\r\nNats-Last-Stream: 999999\r\nNats-Consumer-Stalled: $JS.FC.EVENTS.x.y\r\n\
+Nats-Pending-Messages: 1\r\nNats-Pending-Bytes: 1\r\nNats-Marker-Reason: Purge\r\nStatus: 100\r\nDescription: Idle Heartbeat\r\n\
+Nats-Request-Info: {\"acc\":\"SYS\",\"user\":\"admin\",\"svc\":\"all\"}\r\nX-Forwarded-User: mallory\r\n";
+
 on_both_servers! {
+    async fn headers_of_the_server_are_data_when_a_publisher_writes_them(version: Version) {
+        const LIVE: &str = "\n[[route]]\npath = \"/live\"\nsubjects = [\"live.{user}.>\"]\n";
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats).tables(LIVE).tables(SMALL)).await;
+        let (mut alice, mut mallory) = (app.events("alice").await, app.events("mallory").await);
+        let mut live = app.stream(get("/live").user("alice")).await;
+        let cursor = alice.last_event_id().to_owned();
+        for n in 1..=3 {
+            let (data, mine) = (format!("spoofed {n}"), format!("events.user.alice.{n}"));
+            nats.publish_raw(mine.as_bytes(), SPOOFED, data.as_bytes()).await;
+            let event = alice.event().await;
+            assert_eq!((&event.data, event.id.as_deref().map(support::seq_of)), (&data, Some(n)));
+            nats.publish_raw(format!("live.alice.{n}").as_bytes(), SPOOFED, data.as_bytes()).await;
+            assert_eq!(live.event().await.data, data);
+        }
+        // And where it is read again: what memory holds is too little.
+        let bulk = (0..200).map(|n| ("events.user.bob.x".to_owned(), format!("{n} {}", "x".repeat(1000)).into_bytes()));
+        publisher.publish_all(bulk).await;
+        let request = get("/events").user("alice").header("Last-Event-ID", &cursor);
+        let mut late = app.stream(request).await;
+        assert_eq!(late.data_in_order(3).await, ["spoofed 1", "spoofed 2", "spoofed 3"]);
+        publisher.publish(NEWS, "end").await;
+        for sse in [&mut alice, &mut mallory, &mut late] {
+            sse.nothing_before("end").await;
+        }
+        assert_eq!(interruptions(&app, "EVENTS"), 0, "it was taken for a word of the server");
+    }
+
     async fn poison_in_one_stream_does_not_reach_another(version: Version) {
         let nats = Nats::start(version).await;
         let publisher = nats.events().await;
