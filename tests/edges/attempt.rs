@@ -1,5 +1,6 @@
 //! What a client sends: an honest request of alice's, and what is changed about it. Bytes, not an HTTP library's idea of them.
 
+use crate::h2;
 use crate::session::Session;
 
 /// The name of the site in `conf/`.
@@ -105,8 +106,7 @@ impl Attempt {
         self
     }
 
-    /// As HTTP/1.1 sends it.
-    pub fn bytes(&self, cookie: Option<&str>) -> Vec<u8> {
+    fn h1_bytes(&self, cookie: Option<&str>) -> Vec<u8> {
         let mut bytes = format!("{} {} {}\r\n", self.method, self.target, self.version).into_bytes();
         let hosts = self.hosts.iter().map(|host| (b"Host".to_vec(), host.clone().into_bytes()));
         for (name, value) in hosts.chain(self.fields(cookie)) {
@@ -117,8 +117,12 @@ impl Attempt {
         bytes
     }
 
-    /// As HTTP/2 sends it, field by field.
-    pub fn h2_fields(&self, cookie: Option<&str>) -> Vec<(Vec<u8>, Vec<u8>)> {
+    /// What is to be sent, by its protocol.
+    pub fn wire(&self, cookie: Option<&str>) -> Vec<u8> {
+        if self.h2 { h2::request(&self.h2_fields(cookie), &self.body) } else { self.h1_bytes(cookie) }
+    }
+
+    fn h2_fields(&self, cookie: Option<&str>) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut pseudo = vec![(":method", self.method.as_str()), (":scheme", "https"), (":path", self.target.as_str())];
         pseudo.extend(self.hosts.first().map(|host| (":authority", host.as_str())));
         let hosts = self.hosts.iter().skip(1).map(|host| ("host", host.as_str()));

@@ -1,14 +1,14 @@
 //! Everything that stands in a row: NATS, sidestream, the proxy, the application; and a client's way in.
 
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 
 use crate::application::{Application, PAGE};
 use crate::attempt::Attempt;
-use crate::h2;
 use crate::kind::Kind;
+use crate::recorder::Recorder;
 use crate::support::edge::{Account, Edge, Proxy, replaced, shared_directory};
 use crate::support::ports::free_port;
 use crate::support::tls::Certificate;
@@ -23,6 +23,25 @@ const WIDE: [&str; 4] = [
     "limits.connects_per_second_per_user=100000",
     "limits.connects_per_second_per_address=100000",
 ];
+
+/// sidestream's socket.
+const SOCKET: &str = "http.sock";
+
+/// What is unusual about a site.
+pub struct Setup<'s> {
+    /// Set beside sidestream's file.
+    pub set: &'s [&'s str],
+    /// The application's page.
+    pub page: &'s str,
+    /// Where the proxy listens.
+    pub listen: Ipv4Addr,
+}
+
+impl Default for Setup<'_> {
+    fn default() -> Self {
+        Self { set: &[], page: PAGE, listen: Ipv4Addr::LOCALHOST }
+    }
+}
 
 /// A site with its events.
 pub struct Front {
@@ -45,12 +64,7 @@ pub struct Front {
 
 impl Front {
     /// Starts everything; says so and gives nothing where the proxy is not here.
-    pub async fn start(test: &str, kind: Kind, set: &[&str]) -> Option<Self> {
-        Self::with_page(test, kind, set, PAGE).await
-    }
-
-    /// The same with another page of the application.
-    pub async fn with_page(test: &str, kind: Kind, set: &[&str], page: &str) -> Option<Self> {
+    pub async fn start(test: &str, kind: Kind, setup: Setup<'_>) -> Option<Self> {
         let proxy = kind.proxy();
         if proxy.program().is_none() {
             skipped(test, &format!("no {proxy:?}: run scripts/test, or see scripts/lib/edges.sh"));
@@ -59,22 +73,20 @@ impl Front {
         let nats = Nats::start(Version::Current).await;
         nats.events().await;
         let (certificate, issuer, files) = (Certificate::new(), Issuer::new(), shared_directory());
-        let application = Application::start(issuer.keys(), page).await;
+        let application = Application::start(issuer.keys(), setup.page).await;
         share(&certificate, files.path());
-        let set = settings(kind, &nats, &files.path().join("http.sock"), set);
+        let set = settings(kind, &nats, &files.path().join(SOCKET), setup.set);
         let app = serve(kind, &set).await;
-        let edge = edge(kind, files.path(), "http.sock", application.port).await;
+        let at = SocketAddrV4::new(setup.listen, free_port());
+        let edge = edge(kind, at, files.path(), SOCKET, application.port).await;
         Some(Self { kind, edge, app, application, nats, issuer, certificate, files, set })
     }
 
-    /// A second proxy of the same kind, whose upstream is another socket of this name.
-    pub async fn second_edge(&self, socket: &str) -> Edge {
-        edge(self.kind, self.files.path(), socket, self.application.port).await
-    }
-
-    /// Where the sockets are.
-    pub fn path(&self, socket: &str) -> PathBuf {
-        self.files.path().join(socket)
+    /// A recorder, and a second proxy of the same kind before it.
+    pub async fn recorded(&self) -> (Recorder, Edge) {
+        let recorder = Recorder::at(&self.files.path().join("recorder.sock"));
+        let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, free_port());
+        (recorder, edge(self.kind, at, self.files.path(), "recorder.sock", self.application.port).await)
     }
 
     /// sidestream again, after its end.
@@ -82,15 +94,18 @@ impl Front {
         self.app = serve(self.kind, &self.set).await;
     }
 
-    /// Connects to the proxy, as a client that knows its certificate.
-    pub async fn connect(&self, edge: &Edge, from: Ipv4Addr, h2: bool) -> Tap {
+    /// A connection to a proxy from an address.
+    pub async fn dial(edge: &Edge, from: Ipv4Addr) -> TcpStream {
         let socket = TcpSocket::new_v4().expect("a socket");
-        socket.bind((from, 0).into()).expect("all of 127/8 is ours");
+        socket.bind((from, 0).into()).expect("an address of ours");
         // Little, so that a reader that stops is soon noticed.
         socket.set_recv_buffer_size(16 * 1024).expect("a fresh socket");
-        let address = (Ipv4Addr::LOCALHOST, edge.port).into();
-        let connecting = tokio::time::timeout(DEADLINE, socket.connect(address));
-        let stream = connecting.await.expect("connects in time").expect("the proxy accepts");
+        let connecting = tokio::time::timeout(DEADLINE, socket.connect(edge.address.into()));
+        connecting.await.expect("connects in time").expect("the proxy accepts")
+    }
+
+    /// Secures a connection, as a client that knows the proxy's certificate.
+    pub async fn secure(&self, stream: TcpStream, h2: bool) -> Tap {
         stream.set_nodelay(true).expect("a fresh socket");
         let alpn = if h2 { "h2" } else { "http/1.1" };
         let stream = self.certificate.handshake(stream, &[alpn]).await.expect("a handshake");
@@ -100,19 +115,19 @@ impl Front {
 
     /// Makes an attempt, on a connection of its own.
     pub async fn attempt(&self, attempt: &Attempt) -> (Reply, Tap) {
-        self.attempt_at(&self.edge, Ipv4Addr::LOCALHOST, attempt).await
+        self.attempt_at(&self.edge, attempt).await
     }
 
-    /// The same at another proxy, and from another address.
-    pub async fn attempt_at(&self, edge: &Edge, from: Ipv4Addr, attempt: &Attempt) -> (Reply, Tap) {
-        let mut tap = self.connect(edge, from, attempt.h2).await;
+    /// The same at another proxy.
+    pub async fn attempt_at(&self, edge: &Edge, attempt: &Attempt) -> (Reply, Tap) {
+        self.attempt_over(Self::dial(edge, *edge.address.ip()).await, attempt).await
+    }
+
+    /// The same over a connection that the caller made.
+    pub async fn attempt_over(&self, stream: TcpStream, attempt: &Attempt) -> (Reply, Tap) {
+        let mut tap = self.secure(stream, attempt.h2).await;
         let cookie = self.kind.cookie(&attempt.session, &self.issuer);
-        let bytes = if attempt.h2 {
-            h2::request(&attempt.h2_fields(cookie.as_deref()))
-        } else {
-            attempt.bytes(cookie.as_deref())
-        };
-        tap.send(&bytes).await;
+        tap.send(&attempt.wire(cookie.as_deref())).await;
         (tap.reply().await, tap)
     }
 
@@ -151,13 +166,13 @@ async fn serve(kind: Kind, set: &[String]) -> App {
 }
 
 /// Starts the proxy. The replacements are all in which its configuration differs from the file: addresses, and paths.
-async fn edge(kind: Kind, files: &Path, socket: &str, application: u16) -> Edge {
-    let port = free_port();
+async fn edge(kind: Kind, at: SocketAddrV4, files: &Path, socket: &str, application: u16) -> Edge {
+    let (ip, port) = (at.ip(), at.port());
     let path = files.join(socket).display().to_string();
     let files = files.display().to_string();
     let replacements = match kind.proxy() {
         Proxy::Nginx => vec![
-            ("listen 443 ssl http2;", format!("listen 127.0.0.1:{port} ssl http2;")),
+            ("listen 443 ssl http2;", format!("listen {at} ssl http2;")),
             ("/run/sidestream/http.sock", path),
             ("127.0.0.1:3000", format!("127.0.0.1:{application}")),
             ("/etc/ssl/events.example.com/chain.pem", format!("{files}/chain.pem")),
@@ -169,14 +184,14 @@ async fn edge(kind: Kind, files: &Path, socket: &str, application: u16) -> Edge 
             ("http {\n", temporary_paths()),
         ],
         Proxy::Envoy => vec![
-            ("address: 0.0.0.0, port_value: 443", format!("address: 127.0.0.1, port_value: {port}")),
+            ("address: 0.0.0.0, port_value: 443", format!("address: {ip}, port_value: {port}")),
             ("/run/sidestream/http.sock", path),
             ("address: 127.0.0.1, port_value: 3000", format!("address: 127.0.0.1, port_value: {application}")),
             ("/etc/ssl/events.example.com/chain.pem", format!("{files}/chain.pem")),
             ("/etc/ssl/events.example.com/key.pem", format!("{files}/key.pem")),
         ],
     };
-    Edge::start(kind.proxy(), &replaced(&kind.configuration(), &replacements), port).await
+    Edge::start(kind.proxy(), &replaced(&kind.configuration(), &replacements), at).await
 }
 
 fn temporary_paths() -> String {

@@ -3,19 +3,14 @@
 //! Fields are sent as literals that are not indexed, so any byte can stand anywhere. Of what comes back only the first field of
 //! the first header block is read, which is the status.
 
-/// Frame types of RFC 9113.
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const GOAWAY: u8 = 7;
+use crate::support::frames::{ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame, preface};
 
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
 const PADDED: u8 = 8;
+/// What RFC 9113 gives each stream where nobody asks for more.
+const WINDOW: u32 = 65_535;
 
 /// A connection's beginning, and one request on stream 1.
-pub fn request(fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
+pub fn request(fields: &[(Vec<u8>, Vec<u8>)], body: &[u8]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
         block.push(0);
@@ -24,10 +19,12 @@ pub fn request(fields: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
             block.extend_from_slice(text);
         }
     }
-    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    frame(&mut bytes, SETTINGS, 0, 0, &[]);
-    frame(&mut bytes, SETTINGS, 1, 0, &[]);
-    frame(&mut bytes, HEADERS, END_STREAM | END_HEADERS, 1, &block);
+    let end = if body.is_empty() { END_STREAM } else { 0 };
+    let mut bytes = [preface(WINDOW), frame(SETTINGS, ACK, 0, &[])].concat();
+    bytes.extend(frame(HEADERS, end | END_HEADERS, 1, &block));
+    if !body.is_empty() {
+        bytes.extend(frame(DATA, END_STREAM, 1, body));
+    }
     bytes
 }
 
@@ -46,14 +43,6 @@ fn length(block: &mut Vec<u8>, mut length: usize) {
     block.push(u8::try_from(length).expect("small"));
 }
 
-fn frame(bytes: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    let length = u32::try_from(payload.len()).expect("small");
-    bytes.extend_from_slice(&length.to_be_bytes()[1..]);
-    bytes.extend_from_slice(&[kind, flags]);
-    bytes.extend_from_slice(&stream.to_be_bytes());
-    bytes.extend_from_slice(payload);
-}
-
 struct Frame<'b> {
     kind: u8,
     flags: u8,
@@ -65,7 +54,7 @@ struct Frame<'b> {
 fn frames(mut bytes: &[u8]) -> impl Iterator<Item = Frame<'_>> {
     std::iter::from_fn(move || {
         let (head, rest) = bytes.split_at_checked(9)?;
-        let length = usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2]);
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
         let (payload, rest) = rest.split_at_checked(length)?;
         bytes = rest;
         let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);

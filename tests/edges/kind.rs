@@ -18,13 +18,13 @@ pub enum Kind {
     EnvoyJwt,
     /// nginx that sets the identity, and passes the client's own on beside it.
     NginxAppending,
-    /// nginx that lets in who may, passes everything on, and sets nothing.
+    /// nginx that lets in who may, passes everything on, and sets the tenant only.
     NginxOpen,
 }
 
 /// What is shipped.
 pub const SHIPPED: [Kind; 4] = [Kind::Nginx, Kind::Envoy, Kind::EnvoyH2, Kind::EnvoyJwt];
-/// Everything.
+/// And those with a mistake in them.
 pub const ALL: [Kind; 6] =
     [Kind::Nginx, Kind::Envoy, Kind::EnvoyH2, Kind::EnvoyJwt, Kind::NginxAppending, Kind::NginxOpen];
 
@@ -62,7 +62,7 @@ impl Kind {
             Proxy::Nginx => ("conf/behind-nginx.toml", &[]),
             Proxy::Envoy => match self {
                 Self::EnvoyH2 => ("conf/behind-envoy.toml", &["server.h2c=true"]),
-                Self::EnvoyJwt => ("conf/behind-envoy.toml", &["identity.claims_header=X-Jwt-Payload"]),
+                Self::EnvoyJwt => ("conf/behind-envoy.toml", &CLAIMS),
                 _ => ("conf/behind-envoy.toml", &[]),
             },
         }
@@ -73,6 +73,13 @@ impl Kind {
         if self == Self::EnvoyJwt { session.token(issuer) } else { session.name() }
     }
 }
+
+/// The lines of `behind-envoy.toml` that are comments there.
+const CLAIMS: [&str; 3] = [
+    "identity.claims_header=X-Jwt-Payload",
+    "identity.claims_issuer=https://events.example.com",
+    "identity.claims_audiences=events.example.com",
+];
 
 /// A file of `conf/`.
 pub fn conf(file: &str) -> String {
@@ -99,13 +106,12 @@ const APPENDING: [(&str, &str); 6] = [
 ];
 
 /// With the `Connection` line of many a recipe for web sockets.
-const OPEN: [(&str, &str); 9] = [
+const OPEN: [(&str, &str); 8] = [
     PASSES_ALL,
     PASSES_ADDRESSES,
     ("underscores_in_headers off;", "underscores_in_headers on;"),
     ("ignore_invalid_headers on;", "ignore_invalid_headers off;"),
     ("proxy_set_header X-Forwarded-User $user;  ", "#"),
-    ("proxy_set_header X-Tenant $tenant;  ", "#"),
     ("proxy_set_header X-Auth-Expires $expires;", "#"),
     ("proxy_set_header X-Sidestream-Subjects $subjects;", "#"),
     ("proxy_set_header Connection \"\";", "proxy_set_header Connection $http_connection;"),

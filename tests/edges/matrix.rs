@@ -1,7 +1,6 @@
 //! Every trick at every proxy: what arrives behind it, and who is served.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use futures_util::StreamExt as _;
 
@@ -9,7 +8,6 @@ use crate::attempt::Attempt;
 use crate::front::Front;
 use crate::kind::Kind;
 use crate::outcome::{Arrival, OF_ALICE, Outcome};
-use crate::recorder::Recorder;
 use crate::support::edge::Edge;
 use crate::tap::{Reply, Tap};
 use crate::tricks::{Row, Section};
@@ -28,7 +26,7 @@ const CANARIES: [(&str, &str); 7] = [
 const MARKER: &str = "the-canaries-have-sung";
 
 /// Attempts under way at the same time: some proxies take a second to close.
-const AT_ONCE: usize = 100;
+const AT_ONCE: usize = 400;
 
 /// What became of one attempt at one proxy.
 pub struct Cell {
@@ -100,13 +98,12 @@ async fn arrivals(front: &Front, rows: &[&Row]) -> Vec<Option<Arrival>> {
         // The recorder does not read HTTP/2.
         return rows.iter().map(|_| None).collect();
     }
-    let recorder = Recorder::at(&front.path("recorder.sock"));
-    let edge = front.second_edge("recorder.sock").await;
+    let (recorder, edge) = front.recorded().await;
     let mut arrivals: Vec<Option<Arrival>> = rows.iter().map(|_| None).collect();
     let (marked, others): (Vec<_>, Vec<_>) =
         rows.iter().map(|row| row.attempt.clone()).enumerate().partition(|(_, attempt)| attempt.can_be_marked());
     // At once, told apart by a mark in the query.
-    let attempts = marked.into_iter().map(|(at, attempt)| at_once(front, &edge, attempt.marked(at)));
+    let attempts = marked.into_iter().map(|(at, attempt)| attempted(front, &edge, attempt.marked(at)));
     futures_util::stream::iter(attempts).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await;
     for bytes in recorder.take().await {
         let (arrival, mark) = Arrival::read(&bytes).unmarked();
@@ -116,9 +113,7 @@ async fn arrivals(front: &Front, rows: &[&Row]) -> Vec<Option<Arrival>> {
     }
     // One after the other, where the path is the trick.
     for (at, attempt) in others {
-        let started = std::time::Instant::now();
-        at_once(front, &edge, attempt).await;
-        println!("SEQ {} {:?}", rows[at].trick, started.elapsed());
+        attempted(front, &edge, attempt).await;
         let mut requests = recorder.take().await;
         assert!(requests.len() <= 1, "{:?}, {}: several requests of one", front.kind, rows[at].trick);
         arrivals[at] = requests.pop().map(|bytes| Arrival::read(&bytes));
@@ -128,7 +123,7 @@ async fn arrivals(front: &Front, rows: &[&Row]) -> Vec<Option<Arrival>> {
 
 /// Sends every attempt to sidestream, keeps the streams, and sees what they bring.
 async fn outcomes(front: &Front, rows: &[&Row]) -> Vec<Outcome> {
-    let attempts = rows.iter().map(|row| at_once(front, &front.edge, row.attempt.clone()));
+    let attempts = rows.iter().map(|row| attempted(front, &front.edge, row.attempt.clone()));
     let opened: Vec<(Reply, Tap)> = futures_util::stream::iter(attempts).buffered(AT_ONCE).collect().await;
     let publisher = front.nats.publisher().await;
     for (whose, subject) in CANARIES {
@@ -145,8 +140,8 @@ async fn outcomes(front: &Front, rows: &[&Row]) -> Vec<Outcome> {
     outcomes
 }
 
-async fn at_once(front: &Front, edge: &Edge, attempt: Attempt) -> (Reply, Tap) {
-    front.attempt_at(edge, Ipv4Addr::LOCALHOST, &attempt).await
+async fn attempted(front: &Front, edge: &Edge, attempt: Attempt) -> (Reply, Tap) {
+    front.attempt_at(edge, &attempt).await
 }
 
 fn canary(whose: &str) -> String {

@@ -49,8 +49,12 @@ impl Outcome {
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Served(heard) if is_all_of_alice(heard) => write!(f, "alice"),
-            Self::Served(heard) => write!(f, "**{}**", heard.iter().copied().collect::<Vec<_>>().join("+")),
+            Self::Served(heard) if heard.iter().all(|whose| OF_ALICE.contains(whose)) => {
+                let missing: Vec<_> = OF_ALICE.iter().filter(|whose| !heard.contains(*whose)).copied().collect();
+                let without = if missing.is_empty() { "" } else { " without " };
+                write!(f, "alice{without}{}", missing.join(", "))
+            }
+            Self::Served(heard) => write!(f, "**{}**", heard.iter().copied().collect::<Vec<_>>().join(", ")),
             Self::Refused(status, code) => write!(f, "{status} `{code}`"),
             Self::Application => write!(f, "the application"),
             Self::Answered(status) => write!(f, "{status}"),
@@ -62,10 +66,6 @@ impl fmt::Display for Outcome {
 
 /// What alice hears: her own events, her tenant's, and her project's.
 pub const OF_ALICE: [&str; 3] = ["acme", "alice", "apollo"];
-
-fn is_all_of_alice(heard: &BTreeSet<&'static str>) -> bool {
-    heard.iter().copied().eq(OF_ALICE)
-}
 
 /// A request as it arrived behind the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,11 +112,12 @@ impl Arrival {
             differences.push(self.request_line.clone());
         }
         for (name, values) in &self.lines {
-            if values != honest.values(name) {
+            // Where it is passed on at all, it is the session's.
+            if name != "cookie" && values != honest.values(name) {
                 differences.extend(values.iter().map(|value| format!("{name}: {}", shortened(value))));
             }
         }
-        let missing = honest.lines.keys().filter(|name| self.values(name).is_empty());
+        let missing = honest.lines.keys().filter(|name| *name != "cookie" && self.values(name).is_empty());
         differences.extend(missing.map(|name| format!("no {name}")));
         differences
     }

@@ -216,10 +216,12 @@ fn paths() -> Vec<Row> {
         format!("https://admin@{HOST}/events"),
     ];
     let shown = |target: &str| target.replace('\r', "<CR>").replace('\n', "<LF>");
+    let elsewhere = Attempt::honest().target(&absolute[0]).hosts(&["evil.example"]);
+    let elsewhere = row("the first of these with `Host: evil.example`", elsewhere);
     let h1 = targets.iter().map(|target| (*target).to_owned()).chain(absolute);
     let h1 = h1.map(|target| row(format!("`{target}`"), Attempt::honest().target(&target)));
     let h2 = h2.iter().map(|target| row(format!("HTTP/2: `{}`", shown(target)), Attempt::honest().target(target).h2()));
-    h1.chain(h2).collect()
+    h1.chain([elsewhere]).chain(h2).collect()
 }
 
 fn requests() -> Vec<Row> {

@@ -4,6 +4,7 @@
 //! What has to differ from the file on a test machine is a list of replacements, each of which must find its place: a file
 //! that changes does so in the tests as well.
 
+use std::net::SocketAddrV4;
 use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,15 @@ impl Proxy {
         let named = std::env::var_os(variable).map(PathBuf::from);
         let found = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(cached));
         found.exists().then_some(found)
+    }
+
+    /// Its version, such as `1.22.1`.
+    pub fn version(self) -> String {
+        let flag = if self == Self::Nginx { "-v" } else { "--version" };
+        let output = Command::new(self.program().expect("asked for before")).arg(flag).output().expect("it runs");
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        let is_version = |word: &&str| word.matches('.').count() == 2 && word.bytes().all(|b| b == b'.' || b.is_ascii_digit());
+        said.split(['/', ' ', '\n']).find(is_version).unwrap_or_else(|| panic!("no version in {said:?}")).to_owned()
     }
 
     fn command(self, home: &Path, config: &Path) -> Command {
@@ -96,14 +106,14 @@ pub struct Edge {
     proxy: Proxy,
     child: Child,
     /// Where it listens.
-    pub port: u16,
+    pub address: SocketAddrV4,
     home: tempfile::TempDir,
 }
 
 impl Edge {
-    /// Starts a proxy from a configuration that makes it listen on a port of loopback, and waits until it does. The
-    /// configuration may use `@home@` for a directory of the proxy's own.
-    pub async fn start(proxy: Proxy, config: &str, port: u16) -> Self {
+    /// Starts a proxy from a configuration that makes it listen at an address, and waits until it does. The configuration may
+    /// use `@home@` for a directory of the proxy's own.
+    pub async fn start(proxy: Proxy, config: &str, address: SocketAddrV4) -> Self {
         let home = shared_directory();
         let name = if proxy == Proxy::Nginx { "nginx.conf" } else { "envoy.yaml" };
         let file = home.path().join(name);
@@ -117,11 +127,11 @@ impl Edge {
         }
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor")).stderr(log);
         let child = command.spawn().unwrap_or_else(|error| panic!("{proxy:?} does not start: {error}"));
-        let mut edge = Self { proxy, child, port, home };
+        let mut edge = Self { proxy, child, address, home };
         eventually(&format!("{proxy:?} listens"), DEADLINE, async || {
             let ended = edge.child.try_wait().expect("our own child");
             assert!(ended.is_none(), "{proxy:?} ended instead of listening: {ended:?}");
-            TcpStream::connect(("127.0.0.1", port)).await.ok()
+            TcpStream::connect(address).await.ok()
         })
         .await;
         edge
@@ -135,7 +145,7 @@ impl Edge {
             .collect()
     }
 
-    /// What it wrote to its access log.
+    /// What nginx wrote to its access log.
     pub fn access_log(&self) -> String {
         std::fs::read_to_string(self.home.path().join("access.log")).unwrap_or_default()
     }
