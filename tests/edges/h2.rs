@@ -3,7 +3,9 @@
 //! Fields are sent as literals that are not indexed, so any byte can stand anywhere. Of what comes back only the first field of
 //! the first header block is read, which is the status.
 
-use crate::support::frames::{ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame, preface};
+use crate::support::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RST_STREAM, SETTINGS, frame, preface,
+};
 
 const PADDED: u8 = 8;
 /// What RFC 9113 gives each stream where nobody asks for more.

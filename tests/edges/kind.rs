@@ -49,7 +49,7 @@ impl Kind {
             Self::NginxAppending => ("nginx.conf", &APPENDING[..]),
             Self::NginxOpen => ("nginx.conf", &OPEN[..]),
             Self::Envoy => ("envoy.yaml", &[][..]),
-            Self::EnvoyH2 => ("envoy.yaml", &[("{ http_protocol_options: {} }", "{ http2_protocol_options: {} }")][..]),
+            Self::EnvoyH2 => ("envoy.yaml", &H2C[..]),
             Self::EnvoyJwt => ("envoy-jwt.yaml", &[][..]),
         };
         let changes: Vec<_> = changes.iter().map(|(from, to)| (*from, (*to).to_owned())).collect();
@@ -73,6 +73,12 @@ impl Kind {
         if self == Self::EnvoyJwt { session.token(issuer) } else { session.name() }
     }
 }
+
+/// The line that is a comment in place of the one that is none.
+const H2C: [(&str, &str); 2] = [
+    ("explicit_http_config: { http_protocol_options: {} }", ""),
+    ("#explicit_http_config: { http2_protocol_options:", "explicit_http_config: { http2_protocol_options:"),
+];
 
 /// The lines of `behind-envoy.toml` that are comments there.
 const CLAIMS: [&str; 3] = [

@@ -8,17 +8,24 @@
 mod support;
 
 mod application;
+
+mod addresses;
 mod attempt;
+mod browser;
 mod front;
 mod h2;
 mod kind;
 mod matrix;
+mod outages;
 mod outcome;
 mod recorder;
 mod session;
+mod smuggling;
+mod streams;
 mod table;
 mod tap;
 mod token;
+mod tokens;
 mod tricks;
 
 use std::path::Path;
@@ -81,4 +88,21 @@ fn compare(measured: &str, versions: &str) {
         assert_eq!(kept, measured, "docs/spoof-matrix.md; SIDESTREAM_WRITE_MATRIX=1 rewrites it");
     }
     assert_eq!(kept.lines().count(), measured.lines().count(), "lines of docs/spoof-matrix.md");
+}
+
+/// A line of an nginx configuration without its comment and its layout.
+fn directive(line: &str) -> String {
+    line.split('#').next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_readme_says_what_the_file_says() {
+    let readme = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).expect("a README");
+    let (_, block) = readme.split_once("```nginx\n").expect("a block for nginx");
+    let (block, _) = block.split_once("```").expect("its end");
+    let file = kind::conf("nginx.conf");
+    let lines: Vec<_> = file.lines().map(directive).collect();
+    for line in block.lines().map(directive).filter(|line| !line.is_empty()) {
+        assert!(lines.contains(&line), "not in conf/nginx.conf: {line}");
+    }
 }

@@ -41,6 +41,11 @@ pub async fn measure(front: &Front, sections: &[Section]) -> Vec<Cell> {
     let rows: Vec<&Row> = sections.iter().flat_map(|section| &section.rows).collect();
     let arrivals = arrivals(front, &rows).await;
     let outcomes = outcomes(front, &rows).await;
+    if front.kind.is_shipped() {
+        decisions_are_about_credentials_only(front);
+    }
+    let log = front.edge.access_log();
+    assert!(!log.contains("access_token"), "a query is in the access log of {:?}", front.kind);
     let honest = honest(front, &rows, &arrivals);
     for ((row, outcome), arrival) in rows.iter().zip(&outcomes).zip(&arrivals) {
         nobody_else_is_served(front.kind, row, outcome, arrival.as_ref());
@@ -66,6 +71,34 @@ fn nobody_else_is_served(kind: Kind, row: &Row, outcome: &Outcome, arrival: Opti
             assert!(arrival.values(name).len() <= 1, "one of several was believed: {what}");
         }
         assert_eq!(arrival.values("X-Forwarded-User").len(), 1, "an alias was believed: {what}");
+    }
+}
+
+/// What the application was asked by (CVE-2026-40575): the credentials, where it is from and where it goes, and nothing that a client
+/// could have made up to move the decision.
+fn decisions_are_about_credentials_only(front: &Front) {
+    // Lengths and what begins with `x-envoy` are Envoy's own.
+    const TOLD: [&str; 9] = [
+        "host",
+        "cookie",
+        "authorization",
+        "connection",
+        "x-forwarded-for",
+        "x-original-uri",
+        "content-length",
+        "x-envoy-expected-rq-timeout-ms",
+        "x-envoy-internal",
+    ];
+    let heads = front.application.take_heads();
+    let asked: Vec<_> =
+        heads.iter().filter(|head| head.split(' ').nth(1).is_some_and(|path| path.starts_with("/auth"))).collect();
+    assert_eq!(asked.is_empty(), front.kind == Kind::EnvoyJwt, "{:?}: {} questions", front.kind, asked.len());
+    for head in asked {
+        for (name, value) in head.lines().skip(1).filter_map(|line| line.split_once(": ")) {
+            let told = TOLD.iter().any(|told| name.eq_ignore_ascii_case(told));
+            let forged = name.eq_ignore_ascii_case("x-forwarded-for") && value.contains("192.0.2.66");
+            assert!(told && !forged, "{:?} asks the application with {name:?}: {head}", front.kind);
+        }
     }
 }
 

@@ -62,28 +62,30 @@ fn heading(text: &mut String, columns: &[Column<'_>]) {
     let _ = writeln!(text, "| trick | {} |\n|---|{}", titles.join(" | "), "---|".repeat(titles.len()));
 }
 
+/// Rows that show the same.
+struct Line<'r> {
+    trick: &'r str,
+    cells: String,
+    headers: Vec<&'r Header>,
+}
+
 /// The rows of a section, one trick after the other.
 fn grouped(rows: &[Row], columns: &[Column<'_>], at: usize) -> Vec<String> {
-    let mut groups: Vec<(&str, Vec<(String, Vec<&Header>)>)> = Vec::new();
+    let mut lines: Vec<Line<'_>> = Vec::new();
     for (place, row) in rows.iter().enumerate() {
-        let cells: Vec<_> =
-            columns.iter().map(|column| shown(&column.cells[at + place], row.header.as_ref())).collect();
-        let cells = cells.join(" | ");
-        let group = match groups.iter_mut().find(|(trick, _)| *trick == row.trick) {
-            Some((_, group)) => group,
+        let cells = columns.iter().map(|column| shown(&column.cells[at + place], row.header.as_ref()));
+        let cells = cells.collect::<Vec<_>>().join(" | ");
+        match lines.iter_mut().find(|line| line.trick == row.trick && line.cells == cells) {
+            Some(line) => line.headers.extend(&row.header),
             None => {
-                groups.push((&row.trick, Vec::new()));
-                &mut groups.last_mut().expect("just pushed").1
+                // Behind those of the same trick.
+                let last = lines.iter().rposition(|line| line.trick == row.trick).map_or(lines.len(), |last| last + 1);
+                lines.insert(last, Line { trick: &row.trick, cells, headers: row.header.iter().collect() });
             }
-        };
-        match group.iter_mut().find(|(same, _)| *same == cells) {
-            Some((_, headers)) => headers.extend(&row.header),
-            None => group.push((cells, row.header.iter().collect())),
         }
     }
-    let lines = groups.into_iter().flat_map(|(trick, group)| {
-        group.into_iter().map(move |(cells, headers)| format!("| {}{} | {cells} |\n", escaped(trick), which(&headers)))
-    });
+    let lines =
+        lines.iter().map(|line| format!("| {}{} | {} |\n", escaped(line.trick), which(&line.headers), line.cells));
     lines.collect()
 }
 

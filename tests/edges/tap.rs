@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use sidestream::sse::Parser;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -82,6 +83,18 @@ impl Tap {
         let patience = Instant::now() + within;
         while !self.ended && self.fill(patience).await {}
         &self.bytes
+    }
+
+    /// Whether the connection has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// What a reconnect sends.
+    pub fn last_event_id(&self) -> String {
+        let mut parser = Parser::default();
+        parser.feed(self.body().as_bytes(), |_| {});
+        parser.last_event_id().to_owned()
     }
 
     /// The head of an HTTP/1.1 answer.

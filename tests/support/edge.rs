@@ -42,7 +42,8 @@ impl Proxy {
         let flag = if self == Self::Nginx { "-v" } else { "--version" };
         let output = Command::new(self.program().expect("asked for before")).arg(flag).output().expect("it runs");
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-        let is_version = |word: &&str| word.matches('.').count() == 2 && word.bytes().all(|b| b == b'.' || b.is_ascii_digit());
+        let is_version =
+            |word: &&str| word.matches('.').count() == 2 && word.bytes().all(|b| b == b'.' || b.is_ascii_digit());
         said.split(['/', ' ', '\n']).find(is_version).unwrap_or_else(|| panic!("no version in {said:?}")).to_owned()
     }
 
