@@ -52,8 +52,11 @@ path = "/live"
 subjects = ["live.{user}.>"]
 "#;
 
+/// `{"sub":"alice"}`.
+const OF_CLAIMS: &[(&str, &str)] =
+    &[("Host", "app.example"), ("Accept", "text/event-stream"), ("X-Claims", "eyJzdWIiOiJhbGljZSJ9")];
+
 const IDENTITY: &str = r#"
-claims_header = "X-Claims"
 expires_header = "X-Expires"
 subjects_header = "X-Subjects"
 variables = { tenant = "X-Tenant" }
@@ -79,7 +82,7 @@ fn trusted() -> Vec<Table> {
 
 /// All.
 pub fn tables() -> Vec<Table> {
-    trusted().into_iter().chain([table!("unproven"), table!("secret")]).collect()
+    trusted().into_iter().chain([table!("claims"), table!("unproven"), table!("secret")]).collect()
 }
 
 #[tokio::test]
@@ -88,6 +91,19 @@ async fn requests_through_a_trusted_proxy() {
         let server = "hosts = [\"app.example\"]\norigins = [\"https://page.example\"]\n";
         let place = Place::new(|config| config.server(server)).await;
         place.answers(&trusted(), OF_ALICE).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn requests_with_claims() {
+    bounded(async {
+        let place = Place::new(|mut config| {
+            config.identity.push_str("claims_header = \"X-Claims\"\n");
+            config
+        })
+        .await;
+        place.answers(&[table!("claims")], OF_CLAIMS).await;
     })
     .await;
 }
