@@ -133,6 +133,14 @@ pub struct Nats {
     pub tls_first: bool,
 }
 
+impl Nats {
+    /// Whether TLS is meant. Then every connection has it, to the servers that are configured only.
+    pub fn wants_tls(&self) -> bool {
+        let named = || self.servers.iter().any(|url| url.starts_with("tls://"));
+        self.ca.is_some() || self.client_cert.is_some() || self.tls_first || named()
+    }
+}
+
 /// How we log in at NATS.
 #[derive(Debug, Clone)]
 pub enum NatsAuth {

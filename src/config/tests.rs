@@ -257,6 +257,23 @@ fn a_secret_in_the_wrong_place_is_not_repeated() {
 }
 
 #[test]
+fn a_login_in_clear_to_another_machine_is_a_warning() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let token = file(directory.path(), "token", "canary-canary", 0o600);
+    let warned = |servers: &str, more: &str| {
+        let text = format!("[nats]\nservers = [{servers}]\ntoken_file = \"{}\"\n{more}", token.display());
+        read(&text).expect("loaded").warnings.iter().any(|w| w.message.contains("without TLS the login can be read"))
+    };
+    let ca = format!("ca = \"{}\"\n", token.display());
+    assert!(warned("\"nats://nats.example\"", ""));
+    assert!(warned("\"nats://localhost\", \"nats://10.0.0.1:4222\"", ""));
+    for fine in ["\"tls://nats.example\"", "\"nats://localhost\", \"nats://[::1]:4222\", \"nats://127.0.0.1\""] {
+        assert!(!warned(fine, ""), "{fine}");
+    }
+    assert!(!warned("\"nats://nats.example\"", &ca) && !warned("\"nats://nats.example\"", "tls_first = true\n"));
+}
+
+#[test]
 fn lines_that_hold_no_secret_are_shown() {
     for (text, shown) in [
         ("[server]\nlisten = [\n  \"nonsense\",\n]\n", "\"nonsense\","),

@@ -258,17 +258,11 @@ async fn options(config: &Nats, role: &Role) -> Result<ConnectOptions, ConnectEr
     if config.tls_first {
         options = options.tls_first();
     }
-    if is_secured(config) {
+    if config.wants_tls() {
         // The first words of a server are not secured, and could talk us out of TLS, or name other servers to log in at.
         options = options.require_tls(true).ignore_discovered_servers();
     }
     Ok(options)
-}
-
-/// Whether the configuration shows that TLS is meant. Then every connection has it, to the servers that are configured only.
-fn is_secured(config: &Nats) -> bool {
-    let named = || config.servers.iter().any(|url| url.starts_with("tls://"));
-    config.ca.is_some() || config.client_cert.is_some() || config.tls_first || named()
 }
 
 fn text(secret: &crate::config::Secret) -> Result<String, ConnectError> {

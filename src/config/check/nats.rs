@@ -1,5 +1,7 @@
 //! `[nats]`: server URLs and exactly one way to log in.
 
+use std::net::IpAddr;
+
 use super::secret::Use;
 use super::server::split_authority;
 use super::{Checker, Read, Section};
@@ -14,12 +16,30 @@ pub(super) fn check(cx: &mut Checker<'_>, section: &Section<'_>) -> Nats {
     if reads.is_empty() {
         cx.fault_in(section, "servers", "at least one server is needed", Some(URL_ALLOWED));
     }
-    Nats {
+    let nats = Nats {
         servers: reads.iter().filter_map(|read| url(cx, read)).collect(),
         auth: auth(cx, section),
         ca: section.set_text("ca").and_then(|read| cx.file(&read, Use::Public)),
         client_cert: cx.pair(section, "cert", "key", "mutual TLS wants both `cert` and `key`", false),
         tls_first: section.flag("tls_first"),
+    };
+    if matches!(nats.auth, NatsAuth::Password { .. } | NatsAuth::Token(_)) && !nats.wants_tls() && !nats.is_local() {
+        let message = "without TLS the login can be read, and taken over, by whoever is on the way";
+        cx.warn_in(section, "servers", message, Some("use tls:// or nats.ca; or an nkey, which is never sent"));
+    }
+    nats
+}
+
+impl Nats {
+    /// Whether every server is on this machine.
+    fn is_local(&self) -> bool {
+        let host =
+            |url: &str| url.split_once("://").and_then(|(_, authority)| Some(split_authority(authority)?.0.to_owned()));
+        let is_loopback = |host: String| {
+            let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+            host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+        };
+        self.servers.iter().all(|url| host(url).is_some_and(is_loopback))
     }
 }
 
