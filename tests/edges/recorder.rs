@@ -36,13 +36,23 @@ impl Recorder {
         Self { task: tokio::spawn(serve(listener, Arc::clone(&connections))), connections }
     }
 
-    /// What came since the last time, connection by connection, once the proxy has ended each of them.
+    /// What came since the last time, connection by connection, once the proxy has ended each of them. Connections on which nothing
+    /// came are left out: a proxy may have opened one for a client that was gone by then, and keeps it.
     pub async fn take(&self) -> Vec<Vec<u8>> {
         eventually("the proxy ends its connections", DEADLINE, async || {
             let mut connections = self.connections.lock().expect("no writer panics");
-            let ended = connections.iter().all(|connection| connection.lock().expect("no writer panics").ended);
-            let bytes = |connection: Arc<Mutex<Connection>>| connection.lock().expect("no writer panics").bytes.clone();
-            ended.then(|| connections.drain(..).map(bytes).collect())
+            let done = connections.iter().all(|connection| {
+                let connection = connection.lock().expect("no writer panics");
+                connection.ended || connection.bytes.is_empty()
+            });
+            let bytes = |connection: &Arc<Mutex<Connection>>| {
+                std::mem::take(&mut connection.lock().expect("no writer panics").bytes)
+            };
+            done.then(|| {
+                let taken = connections.iter().map(bytes).filter(|bytes| !bytes.is_empty()).collect();
+                connections.retain(|connection| !connection.lock().expect("no writer panics").ended);
+                taken
+            })
         })
         .await
     }

@@ -10,9 +10,10 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::client::TlsStream;
 
 use crate::h2;
+use crate::support::DEADLINE;
 
-/// How long an edge may take for an answer. Some wait for more that never comes.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long an edge may take for an answer.
+const PATIENCE: Duration = DEADLINE;
 /// The first event of every stream.
 const CONNECTED: &str = "event: sidestream.connected";
 
