@@ -76,7 +76,7 @@ async fn refusals_come_through_as_they_are() {
         assert!(head.contains("\r\nretry-after: "), "{kind:?}: {head}");
 
         let nobody = Attempt::honest().session(Session::AliceWithout("tenant"));
-        let foreign = Attempt::honest().line("Origin", "https://evil.example");
+        let foreign = Attempt::honest().target("/events?token=open-sesame").line("Origin", "https://evil.example");
         for (attempt, status, code) in [(nobody, 401, "identity_missing"), (foreign, 403, "origin_denied")] {
             let (reply, tap) = front.attempt(&attempt).await;
             let head = tap.head().to_ascii_lowercase();
@@ -88,6 +88,16 @@ async fn refusals_come_through_as_they_are() {
             {
                 assert!(head.contains(&format!("\r\n{line}")), "{kind:?}: no {line} in {head}");
             }
+        }
+        if kind == Kind::Nginx {
+            eventually("nginx logs the refusals", DEADLINE, async || {
+                let log = front.edge.access_log();
+                (log.contains(" 401 ") && log.contains(" 403 ")).then_some(())
+            })
+            .await;
+        }
+        for log in [front.edge.access_log(), front.edge.log(), front.app.log_lines().join("\n")] {
+            assert!(!log.contains("open-sesame"), "{kind:?}: a query is in a log: {log}");
         }
     })
     .await;
