@@ -10,7 +10,7 @@ pub mod audience;
 mod careful;
 pub mod connection;
 mod consumer;
-mod encode;
+pub mod encode;
 mod fanout;
 mod ledger;
 mod live;
@@ -20,7 +20,7 @@ mod pass;
 mod poison;
 pub mod privilege;
 mod removal;
-mod reply;
+pub mod reply;
 #[cfg(test)]
 mod simulation;
 mod standstill;
