@@ -81,6 +81,18 @@ impl Pem {
         Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
     }
 
+    /// The same, of these days and for ninety, which is what scanners find right.
+    pub fn current() -> Self {
+        let names = ["app.example".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("names");
+        let yesterday = time::OffsetDateTime::now_utc() - time::Duration::DAY;
+        (params.not_before, params.not_after) = (yesterday, yesterday + 90 * time::Duration::DAY);
+        params.distinguished_name.push(DnType::CommonName, "app.example");
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.self_signed(&key).expect("a certificate");
+        Self { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().clone() }
+    }
+
     /// Whether this is what the peer showed.
     pub fn is_shown_by(&self, stream: &TlsStream<TcpStream>) -> bool {
         stream.get_ref().1.peer_certificates().is_some_and(|shown| shown[0] == self.der)
