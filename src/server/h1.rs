@@ -48,7 +48,10 @@ pub(super) struct Stream {
 
 /// Serves requests until one of them becomes a stream, which is returned, or the connection ends. The first request head
 /// must be complete by `deadline`, later ones within `header_timeout` of the response before.
-pub(super) async fn serve(context: &Rc<Context>, socket: Socket, peer: Peer, deadline: Instant) -> Option<Stream> {
+pub(super) async fn serve(context: &Rc<Context>, mut socket: Socket, peer: Peer, deadline: Instant) -> Option<Stream> {
+    if context.front.is_none() {
+        socket.refuse_bare_line_feeds();
+    }
     let handoff: Handoff = Rc::default();
     let asked = Rc::new(Cell::new(false));
     let mut takeover = Takeover::new(context, handoff.clone(), &socket);

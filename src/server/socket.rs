@@ -29,6 +29,8 @@ pub struct Socket {
     sniffed: Bytes,
     /// Since when the peer has taken nothing of what hyper has for it.
     blocked: Rc<Cell<Option<Instant>>>,
+    /// Where lines end, when only HTTP's line ends are let through.
+    lines: Option<LineEnds>,
 }
 
 #[derive(Debug)]
@@ -40,19 +42,19 @@ enum SocketKind {
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Self {
-        Self { kind: SocketKind::Tcp(tcp), sniffed: Bytes::new(), blocked: Rc::default() }
+        Self::new(SocketKind::Tcp(tcp))
     }
 }
 
 impl From<UnixStream> for Socket {
     fn from(unix: UnixStream) -> Self {
-        Self { kind: SocketKind::Unix(unix), sniffed: Bytes::new(), blocked: Rc::default() }
+        Self::new(SocketKind::Unix(unix))
     }
 }
 
 impl From<Box<TlsStream>> for Socket {
     fn from(tls: Box<TlsStream>) -> Self {
-        Self { kind: SocketKind::Tls(tls), sniffed: Bytes::new(), blocked: Rc::default() }
+        Self::new(SocketKind::Tls(tls))
     }
 }
 
@@ -65,6 +67,15 @@ const RECORD_BYTES_MAX: usize = 16 * 1024;
 const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Socket {
+    fn new(kind: SocketKind) -> Self {
+        Self { kind, sniffed: Bytes::new(), blocked: Rc::default(), lines: None }
+    }
+
+    /// Lets nothing through that could be the end of a line to some and not to others: see [`LineEnds`].
+    pub fn refuse_bare_line_feeds(&mut self) {
+        self.lines = Some(LineEnds::default());
+    }
+
     /// Whether the peer begins with HTTP/2's preface. Reads until it differs or is complete; what was read is read again.
     pub async fn starts_http2(&mut self) -> io::Result<bool> {
         let mut seen = BytesMut::with_capacity(HTTP2_PREFACE.len());
@@ -125,15 +136,46 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if !self.sniffed.is_empty() {
+        let before = buf.filled().len();
+        if self.sniffed.is_empty() {
+            ready!(match &mut self.kind {
+                SocketKind::Tcp(s) => Pin::new(s).poll_read(cx, buf),
+                SocketKind::Unix(s) => Pin::new(s).poll_read(cx, buf),
+                SocketKind::Tls(s) => Pin::new(&mut **s).poll_read(cx, buf),
+            })?;
+        } else {
             let n = self.sniffed.len().min(buf.remaining());
             buf.put_slice(&self.sniffed.split_to(n));
-            return Poll::Ready(Ok(()));
         }
-        match &mut self.kind {
-            SocketKind::Tcp(s) => Pin::new(s).poll_read(cx, buf),
-            SocketKind::Unix(s) => Pin::new(s).poll_read(cx, buf),
-            SocketKind::Tls(s) => Pin::new(&mut **s).poll_read(cx, buf),
+        if let Some(lines) = &mut self.lines {
+            lines.refuse(&mut buf.filled_mut()[before..]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A line feed without a carriage return before it ends a line for hyper, as it may (RFC 9112 section 2.2), but not for every
+/// proxy: the two would see different requests. It becomes a NUL, which no head and no framing may hold, so that it is refused
+/// wherever it stands; nobody reads bodies.
+#[derive(Debug, Default)]
+struct LineEnds {
+    /// What came last was a carriage return.
+    after_cr: bool,
+}
+
+impl LineEnds {
+    fn refuse(&mut self, bytes: &mut [u8]) {
+        let mut begin = 0;
+        while let Some(found) = memchr::memchr(b'\n', &bytes[begin..]) {
+            let at = begin + found;
+            let ends_a_line = if at == 0 { self.after_cr } else { bytes[at - 1] == b'\r' };
+            if !ends_a_line {
+                bytes[at] = 0;
+            }
+            begin = at + 1;
+        }
+        if let Some(last) = bytes.last() {
+            self.after_cr = *last == b'\r';
         }
     }
 }
@@ -324,6 +366,25 @@ impl Transport {
             Self::Tcp(tcp) => SockRef::from(tcp),
             Self::Unix(unix) => SockRef::from(unix),
             Self::Tls(tls) => SockRef::from(tls.tcp()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_feed_alone_is_refused_wherever_reads_are_cut() {
+        let bytes = b"\nGET / HTTP/1.1\r\nA: b\nC: d\r\n\r\n\n\r\n";
+        let wanted = b"\0GET / HTTP/1.1\r\nA: b\0C: d\r\n\r\n\0\r\n";
+        for cut in 0..=bytes.len() {
+            let (mut first, mut second) = (bytes[..cut].to_vec(), bytes[cut..].to_vec());
+            let mut lines = LineEnds::default();
+            lines.refuse(&mut first);
+            lines.refuse(&mut []);
+            lines.refuse(&mut second);
+            assert_eq!([first, second].concat(), wanted, "cut at {cut}");
         }
     }
 }
