@@ -22,7 +22,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Body as _;
-use hyper::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, TRANSFER_ENCODING};
+use hyper::header::{
+    CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, TRANSFER_ENCODING,
+};
 use hyper::{Method, Response, Version};
 use uuid::Uuid;
 
@@ -102,6 +104,7 @@ impl From<Refused> for No {
 pub async fn answer(context: &Context, peer: Peer, mut request: Request) -> Answer {
     let event_stream = browser::is_event_stream_client(request.headers());
     let origin = request.headers().get(ORIGIN).cloned();
+    let body = has_body(&request);
     let mut answer = match stream(context, peer, &mut request).await {
         Ok((head, guard)) => Answer::Stream(head, guard),
         Err(No::Response(response)) => Answer::Response(*response),
@@ -121,6 +124,10 @@ pub async fn answer(context: &Context, peer: Peer, mut request: Request) -> Answ
         Answer::Stream(head, _) => head.headers_mut(),
     };
     browser::cors_headers(&context.config.server, origin.as_ref(), headers);
+    if body && context.front.is_none() {
+        // Nobody reads it, and where it ends is what requests are smuggled by.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     answer
 }
 
@@ -211,9 +218,13 @@ fn method(config: &Config, request: &Request) -> Result<(), No> {
 }
 
 fn no_body(request: &Request) -> Result<(), Refusal> {
+    if has_body(request) { Err(Refusal::BodyNotAllowed) } else { Ok(()) }
+}
+
+fn has_body(request: &Request) -> bool {
     let headers = request.headers();
     let announced = headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|l| l != "0");
-    if announced || !request.body().is_end_stream() { Err(Refusal::BodyNotAllowed) } else { Ok(()) }
+    announced || !request.body().is_end_stream()
 }
 
 /// The patterns this request may hear; the only place where an identity becomes a grant.
