@@ -106,31 +106,6 @@ async fn a_body_is_400_and_the_connection_ends() {
 }
 
 #[tokio::test]
-async fn requests_that_two_parsers_may_read_differently_get_at_most_one_answer() {
-    bounded(async {
-        let (_nats, app) = app(|c| c).await;
-        let canary = "GET /canary HTTP/1.1\r\nHost: app.example\r\n\r\n";
-        let start = "GET /events HTTP/1.1\r\nHost: app.example\r\nX-Forwarded-User: alice\r\n";
-        for headers in [
-            "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nX",
-            "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n",
-            "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-            "Content-Length: +3\r\n\r\nabc",
-            "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-            "Transfer-Encoding: chunked\r\n\r\n10000000000000000\r\n",
-        ] {
-            let mut wire = Wire::tcp(app.address()).await;
-            wire.send_anyway(format!("{start}{headers}{canary}").as_bytes()).await;
-            let bytes = wire.read_to_end().await;
-            let answers = memchr::memmem::find_iter(&bytes, b"HTTP/1.1 ").count();
-            assert!(answers <= 1, "{headers:?}: {}", String::from_utf8_lossy(&bytes));
-            assert!(bytes.is_empty() || bytes.starts_with(b"HTTP/1.1 400"), "{headers:?}: {}", bytes.escape_ascii());
-        }
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn http_1_0_is_505() {
     bounded(async {
         let (_nats, app) = app(|c| c).await;
@@ -293,35 +268,6 @@ async fn options_answers_a_preflight() {
         let answer = app.ask(Request::new("OPTIONS", "/events")).await;
         assert!(matches!(answer.head.status, 200 | 204), "{:?}", answer.head);
         assert!(answer.head.header("allow").is_some_and(|a| a.contains("GET")), "{:?}", answer.head);
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn oversized_heads_are_refused_at_their_bounds() {
-    bounded(async {
-        let (_nats, app) = app(|c| c).await;
-        let line = app.ask(get(&format!("/events?x={}", "y".repeat(9000))).user("alice")).await;
-        assert_eq!(line.head.status, 414);
-        let block = (0..5).fold(get("/events").user("alice"), |r, i| r.header(&format!("X-{i}"), "y".repeat(4000)));
-        assert_eq!(app.ask(block).await.head.status, 431);
-        let many = (0..70).fold(get("/events").user("alice"), |r, i| r.header(&format!("X-{i}"), "y"));
-        assert_eq!(app.ask(many).await.head.status, 431);
-        app.events("alice").await;
-    })
-    .await;
-}
-
-#[tokio::test]
-async fn a_silent_connection_is_closed_after_the_header_timeout() {
-    bounded(async {
-        let (_nats, app) = app(|c| c.server("header_timeout = \"1s\"\n")).await;
-        for start in [&b""[..], b"GET /events HT", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"] {
-            let mut wire = Wire::tcp(app.address()).await;
-            wire.send(start).await;
-            let bytes = wire.read_to_end().await;
-            assert!(!bytes.starts_with(b"HTTP/1.1 200"), "{}", bytes.escape_ascii());
-        }
     })
     .await;
 }

@@ -284,6 +284,14 @@ impl Wire {
         self.buffer.split().to_vec()
     }
 
+    /// Passes over so many bytes.
+    pub async fn skip(&mut self, bytes: usize) {
+        while self.buffer.len() < bytes {
+            assert!(self.fill(DEADLINE, "bytes to pass over").await, "closed before them");
+        }
+        self.buffer.advance(bytes);
+    }
+
     /// Everything up to the end of the connection.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill(DEADLINE, "the end of the connection").await {}
