@@ -8,7 +8,7 @@ use std::process::Command;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use support::frames::{ACK, Frame, GOAWAY, PING, ask, frame, preface};
+use support::frames::{ACK, Frame, GOAWAY, PING, WINDOW_UPDATE, ask, frame, preface};
 use support::h2::{Deaf, Events};
 use support::{App, Config, DEADLINE, Nats, Publisher, Version, h2};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -163,4 +163,26 @@ async fn a_stream_that_crosses_the_goodbye_is_served() {
             _ => heartbeats += usize::from(String::from_utf8_lossy(&payload).contains("sidestream.heartbeat")),
         }
     }
+}
+
+/// It takes what it is sent, and says nothing more.
+#[tokio::test]
+async fn a_peer_that_answers_no_ping_is_gone_half_a_minute_later() {
+    let nats = Nats::start(Version::Current).await;
+    nats.events().await;
+    let app = App::start(&Config::on(&nats).server("h2c = true\n").heartbeat("1s")).await;
+    let mut socket = TcpStream::connect(app.address()).await.expect("accepts");
+    let window = frame(WINDOW_UPDATE, 0, 0, &(1_u32 << 24).to_be_bytes());
+    socket.write_all(&[preface(1 << 20), window, ask(1, "/events", "alice")].concat()).await.expect("taken");
+    let (began, mut asked) = (Instant::now(), None);
+    while let Some(frame) = tokio::time::timeout(DEADLINE, Frame::read(&mut socket)).await.expect("heartbeats") {
+        if (frame.kind, frame.flags) == (PING, 0) {
+            assert!(asked.replace(began.elapsed()).is_none(), "asked again without an answer");
+        }
+    }
+    let (asked, gone) = (asked.expect("a question"), began.elapsed());
+    println!("asked after {asked:?}, gone after {gone:?}");
+    assert!(asked.abs_diff(Duration::from_secs(20)) < Duration::from_secs(2), "asked after {asked:?}");
+    assert!(gone.abs_diff(Duration::from_secs(30)) < Duration::from_secs(2), "gone after {gone:?}");
+    app.metric_is("sidestream_tasks", &[], 0.0, DEADLINE).await;
 }
