@@ -209,3 +209,21 @@ async fn a_storm_of_refusals_is_not_noticed_by_those_inside() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn silent_connections_keep_nobody_out() {
+    bounded(async {
+        // More than all shards of two cores take that are no streams; what is over waits to be accepted.
+        const SILENT: usize = 9_000;
+        let (_nats, app) = app(|config| config).await;
+        let mut silent = Vec::with_capacity(SILENT);
+        for _ in 0..SILENT {
+            silent.push(tokio::net::TcpStream::connect(app.address()).await.expect("the kernel accepts"));
+        }
+        // Without pressure they might be silent for ten seconds, and everybody behind them would wait.
+        let began = std::time::Instant::now();
+        app.events("alice").await;
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    })
+    .await;
+}

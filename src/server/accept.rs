@@ -32,6 +32,18 @@ const HANDSHAKES_MAX: usize = 200;
 /// Connections of one shard that are no streams while memory is short; each may take a hundred KiB on HTTP/2.
 const OTHERS_HELD_BACK_MAX: u64 = 256;
 
+/// Of the time for a head, what is left to the last that finds a place. A proxy's head is there in milliseconds.
+const PATIENCE_MIN: Duration = Duration::from_millis(500);
+
+/// How long one connection may take, when so many others have not become streams yet: all of it while half of the places are
+/// free, then less and less. Silent connections would otherwise keep everybody out for as long as they may be silent.
+fn patience(whole: Duration, pending: usize, pending_max: usize) -> Duration {
+    let free = u32::try_from(pending_max.saturating_sub(pending)).unwrap_or(u32::MAX);
+    let half = u32::try_from(pending_max / 2).unwrap_or(u32::MAX).max(1);
+    let left = whole.saturating_mul(free.min(half)) / half;
+    left.max(PATIENCE_MIN.min(whole))
+}
+
 /// What accepting needs.
 #[derive(Debug)]
 pub struct Acceptor {
@@ -141,6 +153,12 @@ impl Acceptor {
         }
     }
 
+    /// By when a connection must have said what it wants.
+    fn deadline(&self) -> Instant {
+        let patience = patience(self.context.config.server.header_timeout, self.pending.get(), self.pending_max);
+        Instant::now() + patience
+    }
+
     fn is_crowded(&self) -> bool {
         let shard = &self.context.shard;
         let no_streams = || shard.metrics.tasks.get().saturating_sub(shard.len() as u64);
@@ -176,7 +194,7 @@ impl Acceptor {
 
     async fn tcp(self: Rc<Self>, mut stream: TcpStream, address: SocketAddr) {
         let pending = Pending::new(self.clone());
-        let deadline = Instant::now() + self.context.config.server.header_timeout;
+        let deadline = self.deadline();
         let Some(peer) = self.peer(&mut stream, address, deadline).await else {
             self.context.shard.metrics.proxy_headers_refused.add(1);
             return;
@@ -233,7 +251,7 @@ impl Acceptor {
         }
         self.spawn(move |this| async move {
             let pending = Pending::new(this.clone());
-            let deadline = Instant::now() + this.context.config.server.header_timeout;
+            let deadline = this.deadline();
             this.plain(stream.into(), Peer::Unix { uid }, deadline, pending).await;
         });
     }
@@ -267,5 +285,21 @@ impl Acceptor {
                 stream.run().await;
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_runs_out_as_places_do() {
+        let whole = Duration::from_secs(10);
+        let of = |pending| patience(whole, pending, 4096);
+        assert_eq!([of(0), of(2048)], [whole; 2]);
+        assert_eq!(of(3072), whole / 2);
+        assert_eq!([of(4096), of(5000)], [PATIENCE_MIN; 2]);
+        assert_eq!(patience(Duration::from_millis(100), 9, 9), Duration::from_millis(100));
+        assert_eq!(patience(whole, 0, 1), whole);
     }
 }

@@ -75,9 +75,10 @@ pub fn load(config: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         .with_cert_resolver(Arc::new(Host::new(certified)));
     server.ignore_client_order = true;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // Sessions are the clients' to keep, in tickets.
+    server.session_storage = Arc::new(NoServerSessionStorage {});
     if asks_for_certificates {
         // A resumed session's certificate is not looked at again: neither its dates nor whether its authority is still ours.
-        server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
     } else {
         server.ticketer = aws_lc_rs::Ticketer::new()?;
