@@ -34,8 +34,8 @@ const NATS_GRACE: Duration = Duration::from_secs(30);
 const SHARD_SILENCE_MAX: Duration = Duration::from_secs(10);
 /// Connections named in one answer of `/connections`.
 const CONNECTIONS_LISTED_MAX: usize = 100;
-/// Time for a request head, and for an idle connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for one request and its answer, however slowly it is sent or read.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connections at a time; more wait to be accepted. The descriptors for them are set aside (`server::sockets`).
 const CONNECTIONS_MAX: usize = 24;
@@ -79,10 +79,12 @@ where
 {
     let service = service_fn(move |request| answer(request, state.clone()));
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // One request each: who asks and does not read holds its place for that long, and not for as long as it likes.
+    builder.timer(TokioTimer::new()).header_read_timeout(EXCHANGE_TIMEOUT).keep_alive(false);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        let ended = tokio::time::timeout(EXCHANGE_TIMEOUT, connection).await;
+        if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "Admin connection ended");
         }
         drop(place);

@@ -186,3 +186,23 @@ async fn silent_connections_do_not_take_every_descriptor() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_asks_and_does_not_read_holds_the_listener_for_seconds_only() {
+    support::bounded(async {
+        let (_nats, app) = app().await;
+        let mut deaf = Vec::new();
+        for _ in 0..30 {
+            let mut wire = Wire::narrow(&app.admin).await;
+            wire.send_anyway(&b"GET /metrics HTTP/1.1\r\nHost: admin\r\n\r\n".repeat(200)).await;
+            deaf.push(wire);
+        }
+        eventually("the listener answers", Duration::from_secs(12), async || {
+            let asked = tokio::time::timeout(Duration::from_secs(1), app.admin_get("/livez")).await;
+            asked.is_ok_and(|answer| answer.head.status == 200).then_some(())
+        })
+        .await;
+        drop(deaf);
+    })
+    .await;
+}

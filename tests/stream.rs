@@ -626,3 +626,24 @@ async fn streams_end_with_bye_on_sigterm_and_tell_when_to_come_back() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_stream_ends_with_its_age_and_resumes() {
+    support::bounded(async {
+        let nats = Nats::start(Version::Current).await;
+        nats.events().await;
+        let app = App::start(&Config::on(&nats).server("max_age = \"2s\"\n")).await;
+        let mut sse = app.events("alice").await;
+        let began = std::time::Instant::now();
+        let bye = sse.until_named("sidestream.bye", Duration::from_secs(6)).await.pop().expect("the event itself");
+        assert_eq!(data_of(&bye)["code"], "age");
+        // Ten percent either way, and the sweep's second.
+        let age = began.elapsed();
+        assert!(age > Duration::from_millis(1500) && age < Duration::from_millis(4500), "{age:?}");
+        let cursor = bye.id.expect("a cursor");
+        nats.publisher().await.publish("events.user.alice.note", "meanwhile").await;
+        let mut again = app.stream(get("/events").user("alice").header("Last-Event-ID", &cursor)).await;
+        assert_eq!(again.event().await.data, "meanwhile");
+    })
+    .await;
+}

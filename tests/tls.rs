@@ -244,3 +244,21 @@ async fn peers_that_never_begin_a_handshake_delay_nobody_elses() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn handshakes_that_stop_after_a_byte_delay_nobody_elses() {
+    support::bounded(async {
+        let served = Served::with(Version::Current, "10s", |config| config).await;
+        // More than all shards of two cores begin at the same time.
+        let mut begun = Vec::new();
+        for _ in 0..800 {
+            let mut stream = TcpStream::connect(served.app.address()).await.expect("accepts");
+            stream.write_all(&[0x16]).await.expect("sent");
+            begun.push(stream);
+        }
+        let started = Instant::now();
+        served.handshake(&["http/1.1"]).await.expect("a handshake");
+        assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
+    })
+    .await;
+}

@@ -17,12 +17,19 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// Who is at the other end of the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peer {
-    /// By TCP, from the address that a PROXY protocol header states, where one is wanted.
+    /// By TCP.
     Tcp(SocketAddr),
-    /// The same with a client certificate that `server.tls` accepted.
+    /// By TCP, with a client certificate that `server.tls` accepted.
     Certified(SocketAddr),
-    /// By TCP through a load balancer that does not say from where: nobody's proxy.
-    Hidden,
+    /// By TCP, with a PROXY protocol header.
+    Proxied {
+        /// The load balancer, which the rule of addresses is about.
+        by: SocketAddr,
+        /// Whose connection it passes on; absent where it does not say.
+        client: Option<SocketAddr>,
+        /// Whether that client showed a certificate that `server.tls` accepted.
+        certified: bool,
+    },
     /// On the unix socket.
     Unix {
         /// By `SO_PEERCRED`; absent if the kernel would not say.
@@ -31,12 +38,27 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// Its address, where one is known; an IPv4 one never in IPv6 form.
+    /// The client's address as far as the connection tells it; an IPv4 one never in IPv6 form.
     pub fn address(self) -> Option<IpAddr> {
         match self {
-            Self::Tcp(address) | Self::Certified(address) => Some(address.ip().to_canonical()),
-            Self::Hidden | Self::Unix { .. } => None,
+            Self::Tcp(address) | Self::Certified(address) => Some(address),
+            Self::Proxied { client, .. } => client,
+            Self::Unix { .. } => None,
         }
+        .map(|address| address.ip().to_canonical())
+    }
+
+    /// The same with an accepted certificate.
+    pub fn certified(self) -> Self {
+        match self {
+            Self::Tcp(address) => Self::Certified(address),
+            Self::Proxied { by, client, .. } => Self::Proxied { by, client, certified: true },
+            other => other,
+        }
+    }
+
+    fn is_certified(self) -> bool {
+        matches!(self, Self::Certified(_) | Self::Proxied { certified: true, .. })
     }
 }
 
@@ -45,7 +67,10 @@ impl Trust {
     pub fn admits_address(&self, peer: Peer) -> bool {
         match peer {
             Peer::Unix { .. } => self.unix,
-            _ => peer.address().is_some_and(|ip| self.proxies.iter().any(|net| net.contains(&ip))),
+            Peer::Tcp(address) | Peer::Certified(address) | Peer::Proxied { by: address, .. } => {
+                let ip = address.ip().to_canonical();
+                self.proxies.iter().any(|net| net.contains(&ip))
+            }
         }
     }
 
@@ -59,7 +84,7 @@ impl Trust {
         if !self.admits_address(peer) {
             return None;
         }
-        let by_certificate = || self.client_certificate && matches!(peer, Peer::Certified(_));
+        let by_certificate = || self.client_certificate && peer.is_certified();
         let by_secret = || !self.secrets.is_empty() && self.secret_proves(headers);
         match () {
             () if self.uid_proves(peer) => Some(Proof::Uid),
@@ -94,7 +119,7 @@ impl Trust {
             return peer.address();
         }
         if !headers.contains_key(FORWARDED_FOR) {
-            return None;
+            return if let Peer::Proxied { .. } = peer { peer.address() } else { None };
         }
         // On bytes: an entry or a line that was passed over would make one count that the client wrote.
         let lines = headers.get_all(FORWARDED_FOR).iter().rev();
@@ -167,8 +192,14 @@ mod tests {
         assert!(trust.is_proven(certified("10.1.2.3"), &headers(&[])));
         assert!(!trust.is_proven(certified("192.168.0.1"), &headers(&[])));
         assert!(!trust.is_proven(tcp("10.1.2.3"), &headers(&[])));
-        trust.address_is_proof = true;
-        assert!(!trust.is_proven(Peer::Hidden, &headers(&[("x-secret", "first-secret-value")])));
+        let by = |ip: &str, certified| Peer::Proxied {
+            by: SocketAddr::new(ip.parse().expect("an address"), 1),
+            client: None,
+            certified,
+        };
+        assert!(trust.is_proven(by("10.1.2.3", true), &headers(&[])));
+        assert!(!trust.is_proven(by("10.1.2.3", false), &headers(&[])));
+        assert!(!trust.is_proven(by("192.168.0.1", true), &headers(&[])));
     }
 
     #[test]

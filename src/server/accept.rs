@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +27,10 @@ use crate::shard::Shard;
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 /// A pause that follows this soon is told with the one before.
 const PAUSE_TOLD: Duration = Duration::from_secs(10);
-/// TLS handshakes in flight on one shard; each costs CPU that streams need too.
+/// TLS handshakes that begin on one shard at the same time; each costs CPU that streams need too.
 const HANDSHAKES_MAX: usize = 200;
+/// How long a handshake counts as one of them: its computing is done with the first bytes, and the rest is waiting.
+const HANDSHAKE_TURN: Duration = Duration::from_millis(100);
 
 /// Connections of one shard that are no streams while memory is short; each may take a hundred KiB on HTTP/2.
 const OTHERS_HELD_BACK_MAX: u64 = 256;
@@ -206,23 +209,28 @@ impl Acceptor {
             // A peer that says nothing takes no place among the handshakes. `readable` would not do: tokio takes a fresh
             // socket for ready until a read has shown that it is not.
             stream.peek(&mut [0]).await?;
-            let _permit = self.handshakes.acquire().await;
-            TlsStream::accept(stream, tls.config.current(), tls.scratch.clone()).await
+            let turn = self.handshakes.acquire().await;
+            let mut accepting = pin!(TlsStream::accept(stream, tls.config.current(), tls.scratch.clone()));
+            match tokio::time::timeout(HANDSHAKE_TURN, &mut accepting).await {
+                Ok(accepted) => accepted,
+                Err(_) => {
+                    // Who is slow does not keep others from theirs.
+                    drop(turn);
+                    accepting.await
+                }
+            }
         };
         let Ok(Ok(stream)) = tokio::time::timeout_at(deadline, handshake).await else {
             self.context.shard.metrics.handshakes_failed.add(1);
             return;
         };
         let http2 = stream.agreed().alpn_protocol() == Some(b"h2");
-        let peer = match peer {
-            Peer::Tcp(address) if stream.agreed().peer_certificates().is_some() => Peer::Certified(address),
-            peer => peer,
-        };
+        let peer = if stream.agreed().peer_certificates().is_some() { peer.certified() } else { peer };
         self.serve(stream.into(), peer, http2, deadline, pending).await;
     }
 
-    /// Who is at the other end, by the PROXY protocol where it is wanted: only a load balancer in `trust.proxies` may say, and
-    /// whom it names is the peer from then on. `None` closes the connection.
+    /// Who is at the other end, by the PROXY protocol where it is wanted, which only a load balancer in `trust.proxies` may speak.
+    /// `None` closes the connection.
     async fn peer(&self, stream: &mut TcpStream, address: SocketAddr, deadline: Instant) -> Option<Peer> {
         let config = &self.context.config;
         let direct = Peer::Tcp(address);
@@ -234,9 +242,9 @@ impl Acceptor {
         }
         let origin = tokio::time::timeout_at(deadline, proxy_protocol::read(stream)).await;
         Some(match origin.ok()?.ok()? {
-            Origin::Address(address) => Peer::Tcp(address),
+            Origin::Address(client) => Peer::Proxied { by: address, client: Some(client), certified: false },
             Origin::LoadBalancer => direct,
-            Origin::Unstated => Peer::Hidden,
+            Origin::Unstated => Peer::Proxied { by: address, client: None, certified: false },
         })
     }
 

@@ -1,6 +1,6 @@
 //! Structured logs to standard error: text on a terminal, one JSON object a line elsewhere.
 //!
-//! Payloads, tokens, keys and query strings are never logged; users only as a hash. `info` is for things an operator acts
+//! Payloads, tokens, keys and query strings are never logged; nor is who a user is. `info` is for things an operator acts
 //! on; one client's life is `debug`. How a line looks is [`line`]'s business, how many there may be [`limit`]'s.
 
 mod limit;

@@ -32,6 +32,13 @@ fn proxy_protocol(cx: &mut Checker<'_>, section: &Section<'_>, listen: &[Listen]
         let message = "PROXY protocol headers are taken from trust.proxies only, and there is no address in it";
         cx.fault_in(section, "proxy_protocol", message, Some("name the load balancers' addresses or CIDRs there"));
     }
+    if asked && trust.is_some_and(|trust| trust.address_is_proof) {
+        let message = "with address_is_proof every client that a load balancer passes on can speak for any user";
+        let note = Some(
+            "use trust.secret_files or trust.client_certificate, unless it is itself the proxy that says who a user is",
+        );
+        cx.warn_in(section, "proxy_protocol", message, note);
+    }
     if asked && !listen.is_empty() && listen.iter().all(|listen| matches!(listen, Listen::Unix(_))) {
         let message = "the PROXY protocol is read on TCP listeners only, and there is none";
         cx.warn_in(section, "proxy_protocol", message, None);
