@@ -28,7 +28,8 @@ pub fn run(data: &[u8]) {
     let peer = peer(&mut input);
     let mut headers = HeaderMap::new();
     let mut lines: Vec<&[u8]> = Vec::new();
-    while !input.is_empty() {
+    // No request that hyper lets through has more.
+    while !input.is_empty() && lines.len() < 64 {
         let line = input.line();
         if let Ok(value) = HeaderValue::from_bytes(line) {
             headers.append("x-forwarded-for", value);
@@ -37,18 +38,19 @@ pub fn run(data: &[u8]) {
     }
     let direct = match peer {
         Peer::Tcp(address) | Peer::Certified(address) => Some(address::plain(address.ip())),
-        Peer::Hidden | Peer::Unix { .. } => None,
+        Peer::Proxied { client, .. } => client.map(|address| address::plain(address.ip())),
+        Peer::Unix { .. } => None,
     };
     // By its address, and by what proves that it is the proxy.
     let trusted = match peer {
         Peer::Unix { uid } => trust.address_is_proof || uid == Some(1),
-        _ => {
-            matches!(direct, Some(IpAddr::V4(v4)) if v4.octets()[0] == 10)
-                && (trust.address_is_proof || matches!(peer, Peer::Certified(_)))
-        }
+        Peer::Tcp(by) => is_proxy(by) && trust.address_is_proof,
+        Peer::Certified(by) | Peer::Proxied { by, certified: true, .. } => is_proxy(by),
+        Peer::Proxied { by, certified: false, .. } => is_proxy(by) && trust.address_is_proof,
     };
     let expected = match trust.forwarded_for_hops {
         hops if hops == 0 || !trusted => direct,
+        _ if lines.is_empty() && matches!(peer, Peer::Proxied { .. }) => direct,
         _ if lines.is_empty() => None,
         hops => entry(&lines, usize::from(hops)).or(direct),
     };
@@ -61,15 +63,22 @@ pub fn run(data: &[u8]) {
 }
 
 fn peer(input: &mut Input<'_>) -> Peer {
-    let choice = input.below(11);
+    let choice = input.below(14);
     let address = |which: usize| SocketAddr::new(PEERS[which].parse().expect("an address"), 1);
     match choice {
         0..4 => Peer::Tcp(address(choice)),
         4..8 => Peer::Certified(address(choice - 4)),
-        8 => Peer::Hidden,
-        9 => Peer::Unix { uid: Some(1) },
+        8..12 => {
+            let client = [None, Some(address(2)), Some(address(0)), Some(address(3))][choice - 8];
+            Peer::Proxied { by: address(input.below(4)), client, certified: input.below(2) == 0 }
+        }
+        12 => Peer::Unix { uid: Some(1) },
         _ => Peer::Unix { uid: None },
     }
+}
+
+fn is_proxy(address: SocketAddr) -> bool {
+    matches!(address::plain(address.ip()), IpAddr::V4(v4) if v4.octets()[0] == 10)
 }
 
 /// The entry that the outermost of so many proxies has appended. What a client has put before it changes nothing, be it

@@ -99,7 +99,7 @@ fn peer(choice: usize) -> Peer {
         4 => Peer::Unix { uid: Some(34) },
         5 => Peer::Certified(tcp("10.1.2.3:1")),
         6 => Peer::Certified(tcp("192.0.2.1:1")),
-        _ => Peer::Hidden,
+        _ => Peer::Proxied { by: SocketAddr::from(([192, 0, 2, 1], 1)), client: None, certified: true },
     }
 }
 
@@ -156,7 +156,7 @@ fn is_proven(config: &Config, peer: Peer, lines: &[Line]) -> bool {
     let (from_proxy, certified, uid) = match peer {
         Peer::Tcp(address) => (!address.to_string().starts_with("192.0.2.1"), false, None),
         Peer::Certified(address) => (!address.to_string().starts_with("192.0.2.1"), true, None),
-        Peer::Hidden => (false, false, None),
+        Peer::Proxied { .. } => (false, false, None),
         Peer::Unix { uid } => (true, false, uid),
     };
     let secrets: Vec<&Vec<u8>> =
