@@ -61,7 +61,7 @@ pub fn gate<B>(server: &Server, request: &Request<B>) -> Result<(), Refusal> {
 }
 
 fn is_cross_site(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_some_and(|site| site == "cross-site")
+    headers.get_all("sec-fetch-site").iter().any(|site| site == "cross-site")
 }
 
 fn is_allowed(server: &Server, origin: &HeaderValue, host: &str) -> bool {
@@ -165,6 +165,19 @@ mod tests {
         {
             assert!(!is_same_host(foreign, "app.example"), "{foreign}");
         }
+    }
+
+    #[test]
+    fn a_site_that_is_told_twice_is_foreign_where_one_says_so() {
+        let told = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append("sec-fetch-site", HeaderValue::from_static(value));
+            }
+            is_cross_site(&headers)
+        };
+        assert!(told(&["cross-site"]) && told(&["same-origin", "cross-site"]) && told(&["cross-site", "none"]));
+        assert!(!told(&[]) && !told(&["same-origin"]) && !told(&["none", "same-site"]));
     }
 
     #[test]
