@@ -287,7 +287,8 @@ impl ShardSeed {
     }
 }
 
-fn settings(config: &Config) -> Settings {
+/// What a shard is to do by this configuration.
+pub fn settings(config: &Config) -> Settings {
     Settings {
         bounds: Bounds { bytes: config.limits.queue_bytes, frames: config.limits.queue_events },
         write_timeout: config.limits.write_timeout,

@@ -92,8 +92,7 @@ mod tests {
     use super::*;
 
     /// Does not compile once a secret can be serialised or displayed: the call would be ambiguous.
-    #[allow(dead_code)]
-    fn it_can_be_neither_serialised_nor_displayed() {
+    const _: fn() = || {
         trait Hidden<A> {
             fn holds() {}
         }
@@ -103,7 +102,7 @@ mod tests {
         impl<T: serde::Serialize> Hidden<Serialises> for T {}
         impl<T: fmt::Display> Hidden<Displays> for T {}
         <Secret as Hidden<_>>::holds();
-    }
+    };
 
     #[test]
     fn debug_shows_nothing_of_it() {

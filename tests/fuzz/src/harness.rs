@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sidestream::app::settings;
 use sidestream::config::Config;
 use sidestream::config::load::{Sources, load_text};
 use sidestream::http::Context;
@@ -21,8 +22,7 @@ use sidestream::server::accept::Acceptor;
 use sidestream::server::listen::Bound;
 use sidestream::server::sockets::{Parts, Sockets};
 use sidestream::server::tls::LiveConfig;
-use sidestream::shard::output::Bounds;
-use sidestream::shard::{Settings, Shard};
+use sidestream::shard::Shard;
 use sidestream::telemetry::metrics::ShardMetrics;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::{Builder, LocalOptions};
@@ -100,15 +100,5 @@ fn listen(by: &By<'_>) -> (Bound, impl Future<Output = Peer>, Option<Arc<LiveCon
             let connect = async move { Peer::Tcp(TcpStream::connect(address).await.expect("a connection")) };
             (Bound::Tcp(listener), Box::pin(connect), Some((*tls).clone()))
         }
-    }
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        bounds: Bounds { bytes: config.limits.queue_bytes, frames: config.limits.queue_events },
-        write_timeout: config.limits.write_timeout,
-        heartbeat: config.heartbeat.interval,
-        heartbeat_event: config.heartbeat.event,
-        max_age: config.server.max_age,
     }
 }
