@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +19,7 @@ use crate::feed::{self, Feeds, SHARDS_MAX};
 use crate::http::{Context, Front};
 use crate::limit::Limiter;
 use crate::link::{ShardQueue, ToShard};
+use crate::live::Live;
 use crate::memory::{Orders, Source, Watch};
 use crate::server::accept::Acceptor;
 use crate::server::listen::{self, Address, Bound, Group, Inherited, ListenError};
@@ -30,6 +31,9 @@ use crate::telemetry::metrics::{Metrics, ShardMetrics};
 
 /// Connections of one shard that have not become streams yet; past it accepting waits.
 const PENDING_MAX: usize = 4096;
+
+/// Connections without a stream are waited for so long at the end of a drain.
+const LAST_WORDS: Duration = Duration::from_millis(250);
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -72,13 +76,17 @@ pub struct Running {
 #[derive(Debug)]
 pub struct State {
     /// The configuration in force.
-    pub config: Arc<Config>,
+    pub config: Arc<Live<Config>>,
     /// Every number.
     pub metrics: Arc<Metrics>,
     /// The feeds' status.
     pub feeds: Feeds,
     /// The way to every shard.
     pub shards: Vec<ShardQueue>,
+    settings: Arc<Live<Settings>>,
+    limiter: Arc<Limiter>,
+    /// Most streams that there are descriptors for.
+    streams_max: usize,
     draining: AtomicBool,
 }
 
@@ -93,20 +101,43 @@ impl State {
         self.metrics.shards.iter().map(|shard| shard.connections.get()).sum()
     }
 
-    /// Closes all streams one by one across the drain window. Returns when none is left, at the latest two seconds after
-    /// the window.
-    pub async fn drain(&self) {
-        self.draining.store(true, Ordering::Relaxed);
-        let window = self.config.server.drain_window;
-        for shard in &self.shards {
-            shard.send(ToShard::Drain { window }).await;
-        }
-        let empty = async {
-            while self.connections() > 0 {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+    /// Puts another configuration in force: for requests from the next one on, for open streams within a quarter of a second.
+    /// What the process was built from must be the same in it ([`crate::config::reload`]).
+    pub fn apply(&self, config: Config) {
+        self.settings.set(settings(&config));
+        self.limiter.limit(&within(config.limits.clone(), self.streams_max));
+        self.config.set(config);
+    }
+
+    /// Begins to close all streams one by one across the drain window, which is given. New ones are refused softly from now on, and
+    /// the sidecar is not ready. A second call changes nothing.
+    pub async fn begin_drain(&self) -> Duration {
+        let window = self.config.get().server.drain_window;
+        if !self.draining.swap(true, Ordering::Relaxed) {
+            for shard in &self.shards {
+                shard.send(ToShard::Drain { window }).await;
             }
-        };
-        let _ = tokio::time::timeout(window + Duration::from_secs(2), empty).await;
+        }
+        window
+    }
+
+    /// Drains. Returns when no stream is left, at the latest two seconds after the window.
+    pub async fn drain(&self) {
+        let window = self.begin_drain().await;
+        let until = Instant::now() + window + Duration::from_secs(2);
+        until_none(until, || self.connections()).await;
+        // HTTP/2 connections write their last words after their streams have gone.
+        until_none(until.min(Instant::now() + LAST_WORDS), || self.tasks()).await;
+    }
+
+    fn tasks(&self) -> u64 {
+        self.metrics.shards.iter().map(|shard| shard.tasks.get()).sum()
+    }
+}
+
+async fn until_none(until: Instant, count: impl Fn() -> u64) {
+    while count() > 0 && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -138,13 +169,17 @@ pub async fn start(
     let public = groups.iter().map(|group| group.address.clone()).collect();
     let (streams, addresses) = (config.routes.streams.len(), groups.len());
     let sockets = Sockets::within(descriptors(), Parts { streams, shards: shard_count, addresses });
-    let limiter = Limiter::new(within(config.limits.clone(), &sockets));
+    let streams_max = sockets.streams_max();
+    let limiter = Limiter::new(&within(config.limits.clone(), streams_max));
+    let in_force = Arc::new(Live::new(config.clone()));
+    let settings = Arc::new(Live::new(settings(&config)));
     let orders = Orders::new(shard_count);
     let mut listeners = by_shard(groups, shard_count);
     for (index, queue) in queue_ends.into_iter().enumerate() {
         let seed = ShardSeed {
             index,
-            config: config.clone(),
+            config: in_force.clone(),
+            settings: settings.clone(),
             feeds: feeds.clone(),
             metrics: metrics.shards[index].clone(),
             limiter: limiter.clone(),
@@ -157,8 +192,9 @@ pub async fn start(
         };
         spawn("shard", &alive, move || seed.run())?;
     }
-    watch_memory(&config, limiter, &metrics, orders, &alive)?;
-    let state = State { config, metrics, feeds, shards: queues, draining: AtomicBool::new(false) };
+    watch_memory(&config, limiter.clone(), &metrics, orders, &alive)?;
+    let draining = AtomicBool::new(false);
+    let state = State { config: in_force, metrics, feeds, shards: queues, settings, limiter, streams_max, draining };
     Ok(Running { public, admin, state: Arc::new(state), control, tls, ended })
 }
 
@@ -195,8 +231,7 @@ fn descriptors() -> usize {
 }
 
 /// Never promises more streams than there are sockets for.
-fn within(mut limits: Limits, sockets: &Sockets) -> Limits {
-    let room = sockets.streams_max();
+fn within(mut limits: Limits, room: usize) -> Limits {
     if limits.connections > room {
         tracing::warn!(limit = room, configured = limits.connections, "limits.connections lowered to fit LimitNOFILE");
         limits.connections = room;
@@ -252,7 +287,8 @@ fn watch_memory(
 /// What a shard's thread is made of.
 struct ShardSeed {
     index: usize,
-    config: Arc<Config>,
+    config: Arc<Live<Config>>,
+    settings: Arc<Live<Settings>>,
     feeds: Feeds,
     metrics: Arc<ShardMetrics>,
     limiter: Arc<Limiter>,
@@ -266,9 +302,8 @@ struct ShardSeed {
 
 impl ShardSeed {
     fn run(self) -> io::Result<()> {
-        let settings = settings(&self.config);
         local_runtime()?.block_on(async move {
-            let shard = Shard::new(self.index, settings, self.feeds, self.metrics);
+            let shard = Shard::new(self.index, self.settings, self.feeds, self.metrics);
             let context = std::rc::Rc::new(Context {
                 config: self.config,
                 shard: shard.clone(),

@@ -4,7 +4,6 @@ pub mod broadcast;
 pub mod check;
 pub mod config;
 pub mod dev;
-mod dumps;
 pub mod exit;
 pub mod notify;
 pub mod options;
@@ -58,7 +57,7 @@ pub enum Command {
 
 /// Runs the command that the arguments name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    dumps::no_core_files();
+    crate::dumps::no_core_files();
     match Cli::try_parse_from(arguments) {
         Ok(cli) => dispatch(&cli.command),
         Err(error) => {

@@ -10,6 +10,7 @@ mod file;
 mod layers;
 pub mod load;
 mod nearest;
+pub mod reload;
 mod secret;
 pub mod show;
 mod source;
@@ -119,7 +120,7 @@ pub struct Admin {
 }
 
 /// `[nats]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nats {
     /// Server URLs, at least one.
     pub servers: Vec<String>,
@@ -142,7 +143,7 @@ impl Nats {
 }
 
 /// How we log in at NATS.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NatsAuth {
     /// No credentials.
     None,

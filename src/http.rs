@@ -36,6 +36,7 @@ use self::trust::Peer;
 use crate::config::Config;
 use crate::cursor::LastEventId;
 use crate::limit::Limiter;
+use crate::live::Live;
 use crate::route::{Audience, Grant, GrantError, Route};
 use crate::shard::Shard;
 use crate::shard::client::Spec;
@@ -51,8 +52,8 @@ const HEADER_BLOCK_BYTES_MAX: usize = 16 * 1024;
 /// What a request is answered from.
 #[derive(Debug)]
 pub struct Context {
-    /// The configuration.
-    pub config: Arc<Config>,
+    /// The configuration in force.
+    pub config: Arc<Live<Config>>,
     /// The shard this connection is on.
     pub shard: Rc<Shard>,
     /// Quotas of the process.
@@ -105,7 +106,9 @@ pub async fn answer(context: &Context, peer: Peer, mut request: Request) -> Answ
     let event_stream = browser::is_event_stream_client(request.headers());
     let origin = request.headers().get(ORIGIN).cloned();
     let body = has_body(&request);
-    let mut answer = match stream(context, peer, &mut request).await {
+    // One and the same for the whole request.
+    let config = context.config.get();
+    let mut answer = match stream(context, &config, peer, &mut request).await {
         Ok((head, guard)) => Answer::Stream(head, guard),
         Err(No::Response(response)) => Answer::Response(*response),
         Err(No::Refusal(refusal)) => {
@@ -123,16 +126,20 @@ pub async fn answer(context: &Context, peer: Peer, mut request: Request) -> Answ
         Answer::Response(response) => response.headers_mut(),
         Answer::Stream(head, _) => head.headers_mut(),
     };
-    browser::cors_headers(&context.config.server, origin.as_ref(), headers);
-    if body && context.front.is_none() {
-        // Nobody reads it, and where it ends is what requests are smuggled by.
+    browser::cors_headers(&config.server, origin.as_ref(), headers);
+    // A body nobody reads, and where it ends is what requests are smuggled by; during a drain a proxy is to ask elsewhere.
+    if (body && context.front.is_none()) || context.shard.is_draining() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     answer
 }
 
-async fn stream(context: &Context, peer: Peer, request: &mut Request) -> Result<(Response<()>, Guard), No> {
-    let config = &*context.config;
+async fn stream(
+    context: &Context,
+    config: &Config,
+    peer: Peer,
+    request: &mut Request,
+) -> Result<(Response<()>, Guard), No> {
     well_formed(request)?;
     browser::gate(&config.server, request)?;
     let address = client_address(config, peer, request.headers());

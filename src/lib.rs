@@ -18,6 +18,7 @@ pub mod text;
 // The middle: where feeds and clients meet.
 pub mod limit;
 pub mod link;
+pub mod live;
 pub mod memory;
 pub mod shard;
 pub mod telemetry;
@@ -32,5 +33,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod dev;
+pub mod dumps;
 pub mod publish;
+pub mod reload;
 pub mod tail;

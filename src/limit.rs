@@ -17,6 +17,7 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 
 use crate::config::Limits;
+use crate::live::Live;
 use crate::telemetry::metrics::Refused;
 
 /// Openings between two sweeps of the rate limiters' idle keys.
@@ -27,32 +28,69 @@ type Keyed<K> = RateLimiter<K, HashMapStateStore<K>, DefaultClock>;
 /// All quotas of the process.
 #[derive(Debug)]
 pub struct Limiter {
-    limits: Limits,
+    rules: Live<Rules>,
     /// Memory is short: everybody waits.
     held_back: AtomicBool,
     open: AtomicUsize,
     asked: AtomicUsize,
     users: Mutex<HashMap<String, u32>>,
     addresses: Mutex<HashMap<IpAddr, u32>>,
+}
+
+/// What is allowed, and what the rates remember.
+#[derive(Debug)]
+struct Rules {
+    connections: usize,
+    per_user: u32,
+    per_address: u32,
     rate: RateLimiter<NotKeyed, InMemoryState, DefaultClock>,
     user_rate: Keyed<String>,
     address_rate: Keyed<IpAddr>,
 }
 
+impl Rules {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            connections: limits.connections,
+            per_user: limits.connections_per_user,
+            per_address: limits.connections_per_address,
+            rate: RateLimiter::direct(per_second(limits.connects_per_second)),
+            user_rate: RateLimiter::hashmap(per_second(limits.connects_per_second_per_user)),
+            address_rate: RateLimiter::hashmap(per_second(limits.connects_per_second_per_address)),
+        }
+    }
+
+    /// Pays for one opening.
+    fn spend(&self, user: Option<&str>, address: Option<IpAddr>) -> Result<(), Refused> {
+        let user_ok = user.is_none_or(|user| self.user_rate.check_key(&user.to_owned()).is_ok());
+        let address_ok = address.is_none_or(|address| self.address_rate.check_key(&address).is_ok());
+        if user_ok && address_ok && self.rate.check().is_ok() { Ok(()) } else { Err(Refused::Rate) }
+    }
+
+    fn sweep(&self) {
+        self.user_rate.retain_recent();
+        self.user_rate.shrink_to_fit();
+        self.address_rate.retain_recent();
+        self.address_rate.shrink_to_fit();
+    }
+}
+
 impl Limiter {
     /// Nothing used yet.
-    pub fn new(limits: Limits) -> Arc<Self> {
+    pub fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
+            rules: Live::new(Rules::new(limits)),
             held_back: AtomicBool::new(false),
             open: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
             users: Mutex::default(),
             addresses: Mutex::default(),
-            rate: RateLimiter::direct(per_second(limits.connects_per_second)),
-            user_rate: RateLimiter::hashmap(per_second(limits.connects_per_second_per_user)),
-            address_rate: RateLimiter::hashmap(per_second(limits.connects_per_second_per_address)),
-            limits,
         })
+    }
+
+    /// Other limits from now on, with fresh bursts. What is open stays, also where there is now too much of it.
+    pub fn limit(&self, limits: &Limits) {
+        self.rules.set(Rules::new(limits));
     }
 
     /// Takes a place for one stream, or says which limit is reached. The place is given back when the permit is dropped.
@@ -61,20 +99,23 @@ impl Limiter {
         if self.held_back.load(Ordering::Relaxed) {
             return Err(Refused::Memory);
         }
-        let address = address.map(limit_key);
+        let (rules, address) = (self.rules.get(), address.map(limit_key));
         let mut permit = Permit { limiter: self.clone(), user: None, address: None };
-        if self.open.fetch_add(1, Ordering::Relaxed) >= self.limits.connections {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= rules.connections {
             return Err(Refused::Connections);
         }
         if let Some(user) = user {
-            take(&self.users, user.to_owned(), self.limits.connections_per_user).map_err(|()| Refused::User)?;
+            take(&self.users, user.to_owned(), rules.per_user).map_err(|()| Refused::User)?;
             permit.user = Some(user.into());
         }
         if let Some(address) = address {
-            take(&self.addresses, address, self.limits.connections_per_address).map_err(|()| Refused::Address)?;
+            take(&self.addresses, address, rules.per_address).map_err(|()| Refused::Address)?;
             permit.address = Some(address);
         }
-        self.spend(user, address)?;
+        if self.asked.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
+            self.sweep();
+        }
+        rules.spend(user, address)?;
         Ok(permit)
     }
 
@@ -97,21 +138,9 @@ impl Limiter {
     /// keys of 4096 openings and of those that a second or two has brought. Called often enough by whoever
     /// counts time; a storm sweeps for itself.
     pub fn sweep(&self) {
-        self.user_rate.retain_recent();
-        self.user_rate.shrink_to_fit();
-        self.address_rate.retain_recent();
-        self.address_rate.shrink_to_fit();
+        self.rules.get().sweep();
         shrink(&self.users);
         shrink(&self.addresses);
-    }
-
-    fn spend(&self, user: Option<&str>, address: Option<IpAddr>) -> Result<(), Refused> {
-        if self.asked.fetch_add(1, Ordering::Relaxed) % SWEEP_EVERY == SWEEP_EVERY - 1 {
-            self.sweep();
-        }
-        let user_ok = user.is_none_or(|user| self.user_rate.check_key(&user.to_owned()).is_ok());
-        let address_ok = address.is_none_or(|address| self.address_rate.check_key(&address).is_ok());
-        if user_ok && address_ok && self.rate.check().is_ok() { Ok(()) } else { Err(Refused::Rate) }
     }
 }
 
@@ -210,7 +239,7 @@ mod tests {
 
     #[test]
     fn each_limit_refuses_by_name_and_places_come_back() {
-        let limiter = Limiter::new(limits());
+        let limiter = Limiter::new(&limits());
         let ip = |last| Some(IpAddr::from([10, 0, 0, last]));
         let first = limiter.admit(Some("a"), ip(1)).expect("a place");
         let second = limiter.admit(Some("a"), ip(2)).expect("a place");
@@ -229,7 +258,7 @@ mod tests {
     fn openings_are_paced() {
         let mut paced = limits();
         paced.connects_per_second_per_user = 2;
-        let limiter = Limiter::new(paced);
+        let limiter = Limiter::new(&paced);
         let mut refused = 0;
         for _ in 0..20 {
             refused += usize::from(limiter.admit(Some("a"), None).err() == Some(Refused::Rate));
@@ -239,7 +268,7 @@ mod tests {
 
     #[test]
     fn memory_holds_everybody_back_and_takes_no_place() {
-        let limiter = Limiter::new(limits());
+        let limiter = Limiter::new(&limits());
         limiter.hold_back(true);
         assert_eq!(limiter.admit(Some("a"), None).err(), Some(Refused::Memory));
         assert_eq!(limiter.open(), 0);
@@ -252,14 +281,14 @@ mod tests {
         const KEYS: usize = 100_000;
         let mut wide = limits();
         (wide.connections, wide.connects_per_second) = (KEYS, u32::MAX / 2);
-        let limiter = Limiter::new(wide);
+        let limiter = Limiter::new(&wide);
         let key = |n: usize| (format!("user{n}"), IpAddr::V6(Ipv6Addr::from_bits((n as u128) << 64)));
         // Come and gone: a place is given back at once, a rate is remembered until it is full again.
         let mut most = 0;
         for n in 0..KEYS {
             let (user, address) = key(n);
             drop(limiter.admit(Some(&user), Some(address)));
-            most = most.max(limiter.user_rate.len()).max(limiter.address_rate.len());
+            most = most.max(remembered(&limiter));
         }
         assert!(most < KEYS / 2, "{most} keys at once: nobody swept");
         // All there at once, then all gone.
@@ -274,9 +303,30 @@ mod tests {
         // A rate of a thousand a second is full again after a thousandth.
         std::thread::sleep(std::time::Duration::from_millis(5));
         limiter.sweep();
-        assert_eq!((limiter.user_rate.len(), limiter.address_rate.len()), (0, 0));
+        assert_eq!(remembered(&limiter), 0);
         assert!(limiter.users.lock().expect("not poisoned").capacity() < 64);
         assert!(limiter.addresses.lock().expect("not poisoned").capacity() < 64);
+    }
+
+    /// The keys whose rates are remembered, users or addresses, whichever are more.
+    fn remembered(limiter: &Limiter) -> usize {
+        let rules = limiter.rules.get();
+        rules.user_rate.len().max(rules.address_rate.len())
+    }
+
+    #[test]
+    fn other_limits_hold_from_the_next_opening_on() {
+        let limiter = Limiter::new(&limits());
+        let held: Vec<_> = (0..2).map(|_| limiter.admit(Some("a"), None).expect("a place")).collect();
+        let mut narrow = limits();
+        narrow.connections_per_user = 1;
+        limiter.limit(&narrow);
+        assert_eq!(limiter.open(), 2, "what is open stays");
+        drop(held);
+        let _one = limiter.admit(Some("a"), None).expect("a place");
+        assert_eq!(limiter.admit(Some("a"), None).err(), Some(Refused::User));
+        limiter.limit(&limits());
+        assert!(limiter.admit(Some("a"), None).is_ok());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! first-in-first-out queue that all feeds write to; a feed's own messages therefore arrive in the order it decided them,
 //! and an [`ToShard::Attached`] separates exactly what a client already got from what it is still to get.
 
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use crate::frame::Frame;
 use crate::frame::notice::Resume;
 use crate::route::Grant;
 use crate::subject::Pattern;
+use crate::telemetry::metrics::Protocol;
 
 /// Messages a shard's queue holds before its feeds wait; past it NATS's own flow control holds the stream back. Events of a
 /// burst are one message.
@@ -142,6 +144,8 @@ pub enum ToShard {
         connection: uuid::Uuid,
         /// Without a word.
         abruptly: bool,
+        /// Where it is said whether it was here.
+        reply: oneshot::Sender<bool>,
     },
     /// Who is connected?
     Audience {
@@ -175,6 +179,8 @@ pub struct AudienceOf {
     pub subject: Option<String>,
     /// How many to name.
     pub limit: usize,
+    /// Only those for whom something waits are named, the longest first.
+    pub slowest: bool,
 }
 
 /// Who is connected.
@@ -188,25 +194,43 @@ pub struct Audience {
     pub connections: Vec<ConnectionInfo>,
 }
 
-/// Time for every shard to say who is connected.
-const AUDIENCE_PATIENCE: Duration = Duration::from_secs(2);
+/// Time for a shard to answer.
+const SHARD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks every shard who is connected. `None` when one does not answer in time.
 pub async fn audience(shards: &[ShardQueue], of: &AudienceOf) -> Option<Audience> {
     let mut all = Audience::default();
     for shard in shards {
         let (reply, answer) = oneshot::channel();
-        let ask = async {
-            shard.send(ToShard::Audience { of: of.clone(), reply }).await;
-            answer.await.ok()
-        };
-        let theirs = tokio::time::timeout(AUDIENCE_PATIENCE, ask).await.ok().flatten()?;
+        let theirs = asked(shard, ToShard::Audience { of: of.clone(), reply }, answer).await?;
         all.total += theirs.total;
         all.live += theirs.live;
         all.connections.extend(theirs.connections);
     }
+    if of.slowest {
+        all.connections.sort_by_key(|connection| Reverse(connection.waiting));
+    }
     all.connections.truncate(of.limit);
     Some(all)
+}
+
+/// Ends a connection, wherever it is, and says whether it was there. `None` when a shard does not answer in time.
+pub async fn kick(shards: &[ShardQueue], connection: uuid::Uuid, abruptly: bool) -> Option<bool> {
+    for shard in shards {
+        let (reply, answer) = oneshot::channel();
+        if asked(shard, ToShard::Kick { connection, abruptly, reply }, answer).await? {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
+async fn asked<T>(shard: &ShardQueue, question: ToShard, answer: oneshot::Receiver<T>) -> Option<T> {
+    let ask = async {
+        shard.send(question).await;
+        answer.await.ok()
+    };
+    tokio::time::timeout(SHARD_PATIENCE, ask).await.ok().flatten()
 }
 
 /// One connection, as an operator sees it.
@@ -220,8 +244,14 @@ pub struct ConnectionInfo {
     pub route: usize,
     /// Whether it hears what comes now.
     pub live: bool,
+    /// How it is connected.
+    pub protocol: Protocol,
+    /// Since when.
+    pub age: Duration,
     /// Bytes that wait for it.
     pub queued_bytes: usize,
+    /// How long its socket has taken nothing while something waits.
+    pub waiting: Duration,
 }
 
 /// What clients of core subjects are told.

@@ -31,6 +31,7 @@ use crate::feed::Feeds;
 use crate::frame::notice::ByeCode;
 use crate::interest::{Interest, Leaf};
 use crate::link::{LiveRequest, StreamRequest, Ticket, ToShard};
+use crate::live::Live;
 use crate::memory::Orders;
 use crate::route::Grant;
 use crate::subject::Pattern;
@@ -58,7 +59,9 @@ pub struct Shard {
     pub index: usize,
     /// What it counts.
     pub metrics: Arc<ShardMetrics>,
-    settings: Settings,
+    /// As of the last look at `in_force`.
+    settings: Cell<Settings>,
+    in_force: Arc<Live<Settings>>,
     feeds: Feeds,
     clients: RefCell<Slab<Rc<Client>>>,
     streams: Vec<StreamView>,
@@ -114,13 +117,14 @@ fn join(members: &mut Members, slot: u32) -> u32 {
 }
 
 impl Shard {
-    /// A shard without clients.
-    pub fn new(index: usize, settings: Settings, feeds: Feeds, metrics: Arc<ShardMetrics>) -> Rc<Self> {
+    /// A shard without clients. Where `in_force` changes, it does as that says within a quarter of a second.
+    pub fn new(index: usize, in_force: Arc<Live<Settings>>, feeds: Feeds, metrics: Arc<ShardMetrics>) -> Rc<Self> {
         let streams = feeds.streams.iter().map(|_| StreamView::default()).collect();
         Rc::new(Self {
             index,
             metrics,
-            settings,
+            settings: Cell::new(*in_force.get()),
+            in_force,
             feeds,
             clients: RefCell::default(),
             streams,
@@ -147,7 +151,7 @@ impl Shard {
 
     /// Bounds of one client's backlog.
     pub fn bounds(&self) -> Bounds {
-        self.settings.bounds
+        self.settings.get().bounds
     }
 
     /// Whether streams are being closed for shutdown.
@@ -203,7 +207,7 @@ impl Shard {
         let slot = u32::try_from(entry.key()).expect("connections are limited far below 2^32");
         self.batch.admit(slot);
         let client = Rc::new(Client::new(spec, grant, Ticket { slot, generation }, self.now()));
-        if let Some(age) = self.settings.max_age {
+        if let Some(age) = self.settings.get().max_age {
             client.end_by(self.now() + millis(age.mul_f64(0.9 + fastrand::f64() / 5.0)), ByeCode::Age);
         }
         entry.insert(client.clone());

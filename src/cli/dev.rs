@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::exit::Exit;
 use crate::app::{self, Running};
-use crate::config::Config;
-use crate::config::load::{self, Sources};
+use crate::config::load::{self, Loaded, Sources};
 use crate::dev::demo::Demo;
 use crate::dev::nats_server;
 use crate::server::listen::Inherited;
@@ -46,11 +45,11 @@ pub fn run(args: &Args) -> Exit {
 }
 
 async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
-    let config = match config(port, &server.url) {
-        Ok(config) => config,
+    let loaded = match config(port, &server.url) {
+        Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let limit = match crate::telemetry::log::start(&config) {
+    let limit = match crate::telemetry::log::start(&loaded.config) {
         Ok(limit) => limit,
         Err(error) => {
             eprintln!("error: {error}");
@@ -58,19 +57,19 @@ async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
         }
     };
     let demo = Arc::new(Demo::default());
-    let running = match app::start(config, &Inherited::default(), Some(demo.clone())).await {
+    let running = match app::start(loaded.config.clone(), &Inherited::default(), Some(demo.clone())).await {
         Ok(running) => running,
         Err(error) => return super::serve::start_failed(&error),
     };
     demo.started(running.control.clone(), running.state.clone());
     match super::print(&welcome(&running, server)) {
-        Exit::Ok => super::serve::until_stopped(running, &limit).await,
+        Exit::Ok => super::serve::until_stopped(running, None, loaded, &limit).await,
         exit => exit,
     }
 }
 
 /// The demonstration's whole configuration.
-fn config(port: u16, nats: &str) -> Result<Config, Exit> {
+fn config(port: u16, nats: &str) -> Result<Loaded, Exit> {
     let nats = toml::Value::from(nats);
     let text = format!(
         r#"
@@ -102,7 +101,7 @@ fn config(port: u16, nats: &str) -> Result<Config, Exit> {
         "#
     );
     match load::load_text("sidestream dev", &text, &Sources::default()) {
-        Ok(loaded) => Ok(loaded.config),
+        Ok(loaded) => Ok(loaded),
         Err(report) => {
             eprintln!("{report}");
             Err(Exit::from(&report))

@@ -1,5 +1,6 @@
 //! `sidestream serve`: runs until it is told to stop. The parts are built elsewhere; this is the command line of it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -7,11 +8,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use super::options::ConfigArgs;
-use crate::app::{self, Running, StartError, State};
-use crate::config::load::Sources;
+use crate::admin::Admin;
+use crate::app::{self, Running, StartError};
+use crate::config::load::{Loaded, Sources};
 use crate::feed::connection::ConnectError;
+use crate::reload::Reloader;
 use crate::server::listen::{Address, Inherited};
-use crate::server::tls::{LiveConfig, Reloaded};
 use crate::telemetry::{
     self,
     log::{Limit, TELL_INTERVAL},
@@ -72,12 +74,12 @@ pub fn run(args: &Args) -> Exit {
         }
     };
     if loaded.config.is_secret() {
-        super::dumps::keep_private();
+        crate::dumps::keep_private();
     }
     let inherited = Inherited::take();
     super::runtime::block_on(async move {
-        match app::start(loaded.config, &inherited, None).await {
-            Ok(running) => until_stopped(running, &limit).await,
+        match app::start(loaded.config.clone(), &inherited, None).await {
+            Ok(running) => until_stopped(running, Some(args.sources()), loaded, &limit).await,
             Err(error) => start_failed(&error),
         }
     })
@@ -97,7 +99,7 @@ pub(super) fn start_failed(error: &StartError) -> Exit {
 }
 
 /// Serves until a signal: the first drains, a second ends at once. A thread that ends takes the process with it.
-pub(super) async fn until_stopped(running: Running, limit: &Limit) -> Exit {
+pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, loaded: Loaded, limit: &Limit) -> Exit {
     let Running { public, admin: (admin_address, admin), state, tls, mut ended, .. } = running;
     for address in &public {
         tracing::info!(listener = "public", %address, "Listening");
@@ -109,7 +111,9 @@ pub(super) async fn until_stopped(running: Running, limit: &Limit) -> Exit {
         tracing::error!("Signals cannot be handled");
         return Exit::Os;
     };
-    tokio::spawn(crate::admin::serve(admin, state.clone()));
+    let reloader = Arc::new(Reloader::new(sources, loaded, state.clone(), tls));
+    let reads = Admin { address: admin_address.clone(), state: state.clone(), reloader: reloader.clone() };
+    tokio::spawn(crate::admin::serve(admin, Arc::new(reads)));
     // Without a service manager there is nobody to tell.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let mut look = tokio::time::interval(CERTIFICATES_LOOKED_AT);
@@ -121,17 +125,15 @@ pub(super) async fn until_stopped(running: Running, limit: &Limit) -> Exit {
                 tracing::error!(thread = thread.unwrap_or("unknown"), "Thread ended; the process ends with it");
                 return Exit::Internal;
             }
-            _ = look.tick() => reload_certificates(tls.as_deref(), &state),
-            _ = hangup.recv() => {
-                reload_certificates(tls.as_deref(), &state);
-                tracing::warn!("SIGHUP: this version reads only certificates again; restart to apply a new configuration");
-            }
+            _ = look.tick() => reloader.reload_certificates(),
+            // What came of it is in the log.
+            _ = hangup.recv() => drop(reloader.reload()),
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!(connections = state.connections(), window = ?state.config.server.drain_window, "Draining");
+    tracing::info!(connections = state.connections(), window = ?state.config.get().server.drain_window, "Draining");
     tokio::select! {
         () = state.drain() => {}
         _ = terminate.recv() => tracing::warn!("Second signal: ending at once"),
@@ -144,19 +146,4 @@ pub(super) async fn until_stopped(running: Running, limit: &Limit) -> Exit {
         }
     }
     Exit::Ok
-}
-
-/// New connections get what the certificate files hold now; what cannot be used changes nothing.
-fn reload_certificates(tls: Option<&LiveConfig>, state: &State) {
-    match tls.map(LiveConfig::reload) {
-        None | Some(Ok(Reloaded::Unchanged)) => {}
-        Some(Ok(Reloaded::Applied)) => {
-            state.metrics.tls.applied.add(1);
-            tracing::info!("Certificates were read again");
-        }
-        Some(Err(error)) => {
-            state.metrics.tls.refused.add(1);
-            tracing::error!(%error, "Certificates have changed and cannot be used; those from before stay");
-        }
-    }
 }

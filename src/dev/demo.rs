@@ -20,7 +20,7 @@ use crate::http::identity::User;
 use crate::http::reject::Refusal;
 use crate::http::target::Query;
 use crate::http::{Front, FrontAnswer};
-use crate::link::ToShard;
+use crate::link;
 use crate::publish::{self, Outgoing, PublishError};
 use crate::subject::encode_user;
 
@@ -79,9 +79,7 @@ impl Demo {
         let Some((_, state)) = self.process.get() else {
             return error(StatusCode::SERVICE_UNAVAILABLE, "starting");
         };
-        for shard in &state.shards {
-            shard.send(ToShard::Kick { connection, abruptly: true }).await;
-        }
+        link::kick(&state.shards, connection, true).await;
         json_response(StatusCode::OK, &json!({}))
     }
 }
@@ -93,8 +91,8 @@ async fn publish_from_page(
 ) -> Result<serde_json::Value, PublishError> {
     let event = message.event.filter(|event| !event.is_empty());
     let subject = match &message.to {
-        Some(user) => publish::user_subject(&state.config, user, event.as_deref())?,
-        None => publish::broadcast_subject(&state.config, event.as_deref())?,
+        Some(user) => publish::user_subject(&state.config.get(), user, event.as_deref())?,
+        None => publish::broadcast_subject(&state.config.get(), event.as_deref())?,
     };
     let stored = publish::publish(control, &subject, &Outgoing { event, data: message.data.into() }).await?;
     Ok(json!({"stream": stored.as_ref().map(|s| &s.stream), "seq": stored.as_ref().map(|s| s.seq)}))

@@ -56,7 +56,7 @@ async fn answer_all(client: &Client, mut questions: Subscriber, shards: &[ShardQ
         let (Some(reply), Ok(question)) = (message.reply, serde_json::from_slice::<Question>(&message.payload)) else {
             continue;
         };
-        let of = AudienceOf { user: question.user, subject: Some(question.subject), limit: 0 };
+        let of = AudienceOf { user: question.user, subject: Some(question.subject), ..AudienceOf::default() };
         let Some(audience) = link::audience(shards, &of).await else { continue };
         let count = Count { live: audience.live, total: audience.total };
         if let Ok(json) = serde_json::to_vec(&count) {

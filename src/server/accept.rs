@@ -158,7 +158,7 @@ impl Acceptor {
 
     /// By when a connection must have said what it wants.
     fn deadline(&self) -> Instant {
-        let patience = patience(self.context.config.server.header_timeout, self.pending.get(), self.pending_max);
+        let patience = patience(self.context.config.get().server.header_timeout, self.pending.get(), self.pending_max);
         Instant::now() + patience
     }
 
@@ -232,7 +232,7 @@ impl Acceptor {
     /// Who is at the other end, by the PROXY protocol where it is wanted, which only a load balancer in `trust.proxies` may speak.
     /// `None` closes the connection.
     async fn peer(&self, stream: &mut TcpStream, address: SocketAddr, deadline: Instant) -> Option<Peer> {
-        let config = &self.context.config;
+        let config = self.context.config.get();
         let direct = Peer::Tcp(address);
         if !config.server.proxy_protocol {
             return Some(direct);
@@ -250,7 +250,7 @@ impl Acceptor {
 
     fn unix(self: &Rc<Self>, stream: UnixStream) {
         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-        let admitted = self.context.config.trust.as_ref().is_none_or(|trust| trust.admits_uid(uid));
+        let admitted = self.context.config.get().trust.as_ref().is_none_or(|trust| trust.admits_uid(uid));
         if !admitted {
             // Closed before anything is read.
             self.context.shard.metrics.peers_refused.add(1);
@@ -266,7 +266,7 @@ impl Acceptor {
 
     async fn plain(&self, mut socket: Socket, peer: Peer, deadline: Instant, pending: Pending) {
         let mut http2 = false;
-        if self.context.config.server.h2c {
+        if self.context.config.get().server.h2c {
             let Ok(Ok(sniffed)) = tokio::time::timeout_at(deadline, socket.starts_http2()).await else { return };
             http2 = sniffed;
         }

@@ -61,7 +61,7 @@ pub(super) async fn serve(context: &Rc<Context>, mut socket: Socket, peer: Peer,
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(context.config.server.header_timeout)
+        .header_read_timeout(context.config.get().server.header_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), service);
@@ -105,7 +105,7 @@ struct Takeover {
 
 impl Takeover {
     fn new(context: &Context, handoff: Handoff, socket: &Socket) -> Self {
-        let write_timeout = context.config.limits.write_timeout;
+        let write_timeout = context.config.get().limits.write_timeout;
         Self { handoff, blocked: socket.blocked(), write_timeout, accepted: None, patience: None }
     }
 

@@ -87,6 +87,8 @@ pub(super) struct Connection {
 
 /// Why a connection takes no more requests.
 enum End {
+    /// The shard is being drained: the peer is to ask elsewhere. What it has asked for is served to its end.
+    Drained,
     /// There is no stream.
     Idle,
     /// The peer shows no sign of life.
@@ -117,16 +119,19 @@ impl Connection {
         loop {
             match poll_fn(|cx| self.poll_asked(cx)).await {
                 Ok(asked) => self.answer(asked).await,
-                Err(End::Idle) if !self.closing && !self.streams.unread() => {
-                    // What is just on its way is still served.
-                    self.closing = true;
-                    self.h2.graceful_shutdown();
-                    self.look = Instant::now() + CUT_PATIENCE;
-                }
+                Err(End::Drained) => self.say_goodbye(),
+                Err(End::Idle) if !self.closing && !self.streams.unread() => self.say_goodbye(),
                 Err(End::Idle | End::Silent) => return self.line.abandon(),
                 Err(End::Gone) => return,
             }
         }
+    }
+
+    /// GOAWAY (RFC 9113 section 6.8). What is just on its way is still served.
+    fn say_goodbye(&mut self) {
+        self.closing = true;
+        self.h2.graceful_shutdown();
+        self.look = Instant::now() + CUT_PATIENCE;
     }
 
     fn poll_asked(&mut self, cx: &mut TaskContext<'_>) -> Poll<Result<Asked, End>> {
@@ -134,6 +139,10 @@ impl Connection {
         // Reads and writes; nothing else does.
         if let Poll::Ready(accepted) = self.h2.poll_accept(cx) {
             return Poll::Ready(accepted.and_then(Result::ok).ok_or(End::Gone));
+        }
+        // Streams end one by one, and the first end of each connection wakes its task.
+        if !self.closing && self.context.shard.is_draining() {
+            return Poll::Ready(Err(End::Drained));
         }
         self.keepalive.hear(cx);
         let unread = self.streams.unread();
@@ -151,7 +160,9 @@ impl Connection {
                 if !self.streams.any() {
                     return Poll::Ready(Err(End::Idle));
                 }
-                self.look = Instant::now() + self.context.config.server.header_timeout;
+                let patience =
+                    if self.closing { CUT_PATIENCE } else { self.context.config.get().server.header_timeout };
+                self.look = Instant::now() + patience;
             } else if !self.keepalive.ask(self.line.take_alive(), cx) {
                 return Poll::Ready(Err(End::Silent));
             }

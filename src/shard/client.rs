@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -180,14 +180,24 @@ impl Client {
         self.grant.stream().iter().chain(self.grant.live()).any(|pattern| pattern.matches(subject))
     }
 
-    pub(super) fn info(&self) -> ConnectionInfo {
+    pub(super) fn info(&self, now: u64) -> ConnectionInfo {
         ConnectionInfo {
             connection: self.connection,
             user: self.user().map(str::to_owned),
             route: self.route,
             live: self.is_live(),
+            protocol: self.protocol,
+            age: self.age(),
             queued_bytes: self.output.borrow().waiting_bytes(),
+            waiting: Duration::from_millis(self.blocked_for(now).unwrap_or_default()),
         }
+    }
+
+    /// Its id says when it was made.
+    fn age(&self) -> Duration {
+        let (seconds, nanoseconds) = self.connection.get_timestamp().map_or((0, 0), |made| made.to_unix());
+        let made = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds);
+        SystemTime::now().duration_since(made).unwrap_or_default()
     }
 
     /// Whether `sidestream.connected` has been put to it.

@@ -86,7 +86,7 @@ impl Shard {
     fn put_connected(&self, client: &Client, opening: &Opening) {
         let id = (!opening.id.is_empty()).then_some(opening.id.as_str());
         let connection = client.connection.to_string();
-        let frame = notice::connected(&connection, opening.resume, self.settings.heartbeat, jittered_retry(), id);
+        let frame = notice::connected(&connection, opening.resume, self.settings.get().heartbeat, jittered_retry(), id);
         client.push_piece(client.bytes_of(&frame), self.now());
     }
 

@@ -4,6 +4,7 @@
 //! gathered into a buffer that neighbours with the same list share. A client whose socket is full, or that still has a
 //! backlog, gets references instead. Under load the queue grows while a pass runs, so the next pass carries more.
 
+use std::cmp::Reverse;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -92,7 +93,9 @@ impl Shard {
                     self.listening(&client, degraded);
                 }
             }
-            ToShard::Kick { connection, abruptly } => self.kick(connection, abruptly),
+            ToShard::Kick { connection, abruptly, reply } => {
+                let _ = reply.send(self.kick(connection, abruptly));
+            }
             ToShard::Audience { of, reply } => {
                 let _ = reply.send(self.audience(&of));
             }
@@ -165,28 +168,36 @@ impl Shard {
         }
     }
 
-    fn kick(&self, connection: uuid::Uuid, abruptly: bool) {
+    /// Says whether there is such a connection.
+    fn kick(&self, connection: uuid::Uuid, abruptly: bool) -> bool {
         let found = self.clients.borrow().iter().find(|(_, c)| c.connection == connection).map(|(_, c)| c.clone());
-        match found {
+        match &found {
             Some(client) if abruptly => client.abort(CloseReason::Kicked),
-            Some(client) => self.bye(&client, ByeCode::Kicked, CloseReason::Kicked),
+            Some(client) => self.bye(client, ByeCode::Kicked, CloseReason::Kicked),
             None => {}
         }
+        found.is_some()
     }
 
     fn audience(&self, of: &AudienceOf) -> Audience {
-        let mut audience = Audience::default();
-        for (_, client) in &*self.clients.borrow() {
+        let (mut audience, now) = (Audience::default(), self.now());
+        let clients = self.clients.borrow();
+        let mut named: Vec<&Rc<Client>> = Vec::new();
+        for (_, client) in &*clients {
             let is_theirs = of.user.is_none() || of.user.as_deref() == client.user();
             if !is_theirs || !of.subject.as_ref().is_none_or(|subject| client.may_hear(subject)) {
                 continue;
             }
             audience.total += 1;
             audience.live += usize::from(client.is_live());
-            if audience.connections.len() < of.limit {
-                audience.connections.push(client.info());
+            if if of.slowest { client.is_blocked() } else { named.len() < of.limit } {
+                named.push(client);
             }
         }
+        if of.slowest {
+            named.sort_by_key(|client| Reverse(client.blocked_for(now)));
+        }
+        audience.connections = named.into_iter().take(of.limit).map(|client| client.info(now)).collect();
         audience
     }
 

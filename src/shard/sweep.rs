@@ -35,6 +35,7 @@ impl Shard {
     fn sweep(&self, part: usize) {
         let now = self.now();
         self.metrics.swept.set(now);
+        self.settings.set(*self.in_force.get());
         let mut heartbeats = Heartbeats { per_stream: vec![None; self.streams.len()], plain: None };
         // Nobody leaves meanwhile: that is for the tasks of connections, which are only woken here.
         let clients = self.clients.borrow();
@@ -46,7 +47,7 @@ impl Shard {
 
     fn visit(&self, client: &Client, now: u64, heartbeats: &mut Heartbeats) {
         client.watch(now);
-        if client.blocked_for(now).is_some_and(|blocked| blocked >= millis(self.settings.write_timeout)) {
+        if client.blocked_for(now).is_some_and(|blocked| blocked >= millis(self.settings.get().write_timeout)) {
             return client.abort(CloseReason::Slow);
         }
         if let Some(code) = client.ends_now(now) {
@@ -61,7 +62,7 @@ impl Shard {
     }
 
     fn heartbeat(&self, client: &Client, now: u64, heartbeats: &mut Heartbeats) {
-        let interval = millis(self.settings.heartbeat);
+        let interval = millis(self.settings.get().heartbeat);
         // Spread: clients that were written to together are not due together.
         let early = u64::from(client.ticket.slot).wrapping_mul(2_654_435_761) % (interval / 4 + 1);
         let due = client.since_write(now) + early >= interval;
@@ -89,7 +90,7 @@ impl Shard {
     }
 
     fn heartbeat_frame(&self, client: &Client, heartbeats: &mut Heartbeats) -> Frame {
-        if !self.settings.heartbeat_event {
+        if !self.settings.get().heartbeat_event {
             return heartbeats.plain.get_or_insert_with(Frame::comment).clone();
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

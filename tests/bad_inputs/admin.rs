@@ -10,8 +10,13 @@ use crate::table::{Row, Table};
 
 const GOOD: &[(&str, &str)] = &[("Host", "127.0.0.1:9464")];
 /// What answers say whatever is asked, though it may stand in requests, too.
-const SAID_ANYWAY: [&str; 3] =
-    ["there are /livez /readyz /metrics /version /connections", "Authorization: Bearer", "\"connections\":[]"];
+const SAID_ANYWAY: [&str; 5] = [
+    "there are /livez /readyz /metrics /version /config /connections /drain /kick/{connection} /reload",
+    "Authorization: Bearer",
+    "\"connections\":[]",
+    "token_not_configured",
+    "a connection is named by the id in its `sidestream.connected`, which /connections lists",
+];
 const TOKEN: &str = "a-token-of-some-length";
 
 macro_rules! table {

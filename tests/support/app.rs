@@ -34,6 +34,8 @@ pub struct Config {
     pub drain_window: &'static str,
     /// More lines of `[server]`.
     pub server: String,
+    /// More lines of `[admin]`.
+    pub admin: String,
     /// `[nats] servers`.
     pub nats: Vec<String>,
     /// More lines of `[nats]`.
@@ -74,6 +76,7 @@ impl Config {
             listen: vec!["127.0.0.1:0".to_owned()],
             drain_window: "1s",
             server: String::new(),
+            admin: String::new(),
             nats: nats.to_vec(),
             nats_more: String::new(),
             trust: Some(TRUST_LOOPBACK.to_owned()),
@@ -99,6 +102,12 @@ impl Config {
     /// Adds lines to `[server]`.
     pub fn server(mut self, text: &str) -> Self {
         self.server.push_str(text);
+        self
+    }
+
+    /// Adds lines to `[admin]`.
+    pub fn admin(mut self, text: &str) -> Self {
+        self.admin.push_str(text);
         self
     }
 
@@ -134,7 +143,7 @@ impl Config {
             "[server]\nlisten = {:?}\ndrain_window = {:?}\n{}",
             self.listen, self.drain_window, self.server
         );
-        let _ = writeln!(text, "[admin]\nlisten = \"127.0.0.1:0\"\n");
+        let _ = writeln!(text, "[admin]\nlisten = \"127.0.0.1:0\"\n{}", self.admin);
         let _ = writeln!(text, "[nats]\nservers = {:?}\n{}", self.nats, self.nats_more);
         if let Some(trust) = &self.trust {
             let _ = writeln!(text, "[trust]\n{trust}");
@@ -284,6 +293,24 @@ impl App {
         let mut wire = Wire::tcp(&self.admin).await;
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").as_bytes()).await;
         wire.answer().await
+    }
+
+    /// Any request on the admin listener, with a token if one is given.
+    pub async fn admin_ask(&self, method: &str, path: &str, token: Option<&str>) -> Answer {
+        let mut wire = Wire::tcp(&self.admin).await;
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\n{token}Content-Length: 0\r\n\r\n");
+        wire.send(head.as_bytes()).await;
+        wire.answer().await
+    }
+
+    /// Starts the program from a file of the caller's, who may change it, and waits until it is ready.
+    pub async fn of_file(file: &Path, config: &Config) -> Self {
+        std::fs::write(file, config.render()).expect("the configuration is written");
+        let mut app = Self::serve(file, None, |serve| serve);
+        app.announced(config.listen.len()).await;
+        app.ready().await;
+        app
     }
 
     /// The sum of a metric over all series that carry these labels; 0 where there is none.

@@ -108,7 +108,7 @@ fn wide() -> Limits {
 
 impl Client {
     pub(super) fn new(user: u64) -> Self {
-        let (grant, limiter) = (grant_of(user), Limiter::new(wide()));
+        let (grant, limiter) = (grant_of(user), Limiter::new(&wide()));
         Self { user, grant, limiter, state: State::Away, parser: Parser::default(), seen: Seen::default() }
     }
 

@@ -23,6 +23,7 @@ use crate::feed::removal::Stock;
 use crate::feed::start::{self, Begun, Known, RECENT, Seen, Start};
 use crate::frame::{self, EventNaming, Payload};
 use crate::link::{FeedHandle, FeedStatus, ShardQueue, StreamRequest};
+use crate::live::Live;
 use crate::log::PieceSize;
 use crate::shard::{self, Shard, output};
 use crate::telemetry::metrics::{FeedMetrics, ShardMetrics};
@@ -110,7 +111,7 @@ impl Sidecar {
         let (mut shards, mut deliver, mut queues) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..SHARDS {
             let (queue, end) = ShardQueue::new();
-            let shard = Shard::new(index, settings, feeds.clone(), Arc::new(ShardMetrics::new(1)));
+            let shard = Shard::new(index, Arc::new(Live::new(settings)), feeds.clone(), Arc::new(ShardMetrics::new(1)));
             // Sweeping needs the clock of the machine; what it does is shown elsewhere.
             deliver.push(Box::pin(shard.clone().deliver_loop(end)) as Pin<Box<dyn Future<Output = ()>>>);
             shards.push(shard);

@@ -2,19 +2,20 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{self, SHA256};
 use rustls::ServerConfig;
 
 use super::config::{TlsError, load};
 use crate::config::Tls;
+use crate::live::Live;
 
 /// Shared by whoever accepts connections and whoever reads files again.
 #[derive(Debug)]
 pub struct LiveConfig {
     files: Tls,
-    current: RwLock<Arc<ServerConfig>>,
+    current: Live<ServerConfig>,
     /// What the files held when they were last read, whether that was good or not.
     tried: Mutex<Option<Fingerprint>>,
 }
@@ -35,12 +36,12 @@ impl LiveConfig {
     pub fn new(files: &Tls) -> Result<Self, TlsError> {
         let tried = fingerprint(files).ok();
         let current = load(files)?;
-        Ok(Self { files: files.clone(), current: RwLock::new(current), tried: Mutex::new(tried) })
+        Ok(Self { files: files.clone(), current: Live::new(current), tried: Mutex::new(tried) })
     }
 
     /// For one more connection.
     pub fn current(&self) -> Arc<ServerConfig> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.get()
     }
 
     /// Reads the files again if they have changed. After an error everything stays as it was, and the same content is not tried
@@ -53,8 +54,7 @@ impl LiveConfig {
             return Ok(Reloaded::Unchanged);
         }
         *tried = found;
-        let config = load(&self.files)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+        self.current.set(load(&self.files)?);
         Ok(Reloaded::Applied)
     }
 }

@@ -1,0 +1,92 @@
+//! What an operator may do: end a connection, drain, read the configuration again.
+
+use hyper::{Method, StatusCode};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::Admin;
+use super::answer::{Answer, Refusal, json_body};
+use super::connections::shard_is_silent;
+use crate::app::State;
+use crate::link;
+use crate::reload::{Applied, ReloadError};
+
+/// Something that a request may change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// `POST /kick/{connection}`
+    Kick(String),
+    /// `POST /drain`
+    Drain,
+    /// `POST /reload`
+    Reload,
+}
+
+impl Change {
+    /// What a path stands for.
+    pub fn at(path: &str) -> Option<Self> {
+        match path {
+            "/drain" => Some(Self::Drain),
+            "/reload" => Some(Self::Reload),
+            _ => path.strip_prefix("/kick/").map(|connection| Self::Kick(connection.to_owned())),
+        }
+    }
+
+    /// How it is asked for.
+    pub fn method(&self) -> Method {
+        Method::POST
+    }
+
+    /// The methods that the path has.
+    pub fn allowed(&self) -> &'static str {
+        if *self == Self::Drain { "GET, HEAD, POST" } else { "POST" }
+    }
+
+    /// Does it.
+    pub async fn make(self, admin: &Admin) -> Result<Answer, Refusal> {
+        match self {
+            Self::Kick(connection) => kick(&admin.state, &connection).await,
+            Self::Drain => Ok(drain(&admin.state).await),
+            Self::Reload => reload(admin),
+        }
+    }
+}
+
+async fn kick(state: &State, connection: &str) -> Result<Answer, Refusal> {
+    let Ok(id) = Uuid::parse_str(connection) else {
+        let message = "a connection is named by the id in its `sidestream.connected`, which /connections lists";
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_connection", message));
+    };
+    match link::kick(&state.shards, id, false).await {
+        Some(true) => Ok(json_body(StatusCode::OK, &json!({"kicked": true}))),
+        Some(false) => Err(Refusal::not_found("there is no such connection on this sidecar")),
+        None => Err(shard_is_silent()),
+    }
+}
+
+async fn drain(state: &State) -> Answer {
+    let window = state.begin_drain().await;
+    tracing::info!(connections = state.connections(), ?window, "Draining, as the admin listener was asked");
+    let mut body = drain_progress(state);
+    body["window_seconds"] = json!(window.as_secs_f64());
+    json_body(StatusCode::ACCEPTED, &body)
+}
+
+/// How far a drain is.
+pub fn drain_progress(state: &State) -> Value {
+    json!({"draining": state.is_draining(), "connections": state.connections()})
+}
+
+fn reload(admin: &Admin) -> Result<Answer, Refusal> {
+    match admin.reloader.reload() {
+        Ok(Applied { applied, waiting }) => {
+            Ok(json_body(StatusCode::OK, &json!({"applied": applied, "restart_needed": waiting})))
+        }
+        Err(error @ ReloadError::NotFromFiles) => {
+            Err(Refusal::new(StatusCode::CONFLICT, "not_from_files", error.to_string()))
+        }
+        Err(ReloadError::Faulty(report)) => {
+            Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "configuration_faulty", report.to_string()))
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Whether the process lives and is ready, and what it is.
+//!
+//! `/livez` never asks NATS: restarting a sidecar because NATS blinked would only add a storm. `/readyz` does, with a grace.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use serde_json::json;
+
+use super::answer::{Answer, text};
+use crate::app::State;
+
+/// NATS may be away this long before the sidecar stops being ready.
+const NATS_GRACE: Duration = Duration::from_secs(30);
+/// A shard that has not swept its clients for this long is stuck.
+const SHARD_SILENCE_MAX: Duration = Duration::from_secs(10);
+
+/// What is running, as `/version` and `sidestream version --json` say it.
+pub fn version() -> serde_json::Value {
+    json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "crypto": "aws-lc-rs"})
+}
+
+/// `/livez`.
+pub fn livez(state: &State) -> Answer {
+    let stuck = state.metrics.longest_since_sweep() > SHARD_SILENCE_MAX;
+    if stuck { text(StatusCode::SERVICE_UNAVAILABLE, "a shard is stuck\n") } else { text(StatusCode::OK, "ok\n") }
+}
+
+/// `/readyz`; `?verbose` tells each check.
+pub fn readyz(state: &State, query: &str) -> Answer {
+    let checks = checks(state);
+    let ready = checks.iter().all(|(_, good)| *good);
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    if !query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")) {
+        return text(status, if ready { "ready\n" } else { "not ready; see /readyz?verbose\n" });
+    }
+    let lines: String =
+        checks.iter().map(|(name, good)| format!("{} {name}\n", if *good { "ok    " } else { "not ok" })).collect();
+    text(status, &lines)
+}
+
+fn checks(state: &State) -> Vec<(String, bool)> {
+    let mut checks = vec![("draining".to_owned(), !state.is_draining())];
+    for (name, feed) in state.config.get().routes.streams.iter().zip(&state.feeds.streams) {
+        checks.push((format!("stream {name}"), feed.status.is_ready(NATS_GRACE)));
+    }
+    checks.push(("core subjects".to_owned(), state.feeds.live.status.is_ready(NATS_GRACE)));
+    checks
+}

@@ -1,0 +1,109 @@
+//! Reads the configuration and the certificates again, for a signal, the admin listener and the passing of time.
+//!
+//! What may change while the process runs is [`crate::config::reload`]'s business; here it is put in force, all of it or nothing,
+//! and told.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::app::State;
+use crate::config::error::Report;
+use crate::config::load::{self, Loaded, Sources};
+use crate::config::reload;
+use crate::config::show::Effective;
+use crate::server::tls::{self, LiveConfig};
+
+/// Reads again what the process was started with.
+#[derive(Debug)]
+pub struct Reloader {
+    /// `None`: the configuration is in no file.
+    sources: Option<Sources>,
+    in_force: Mutex<Loaded>,
+    state: Arc<State>,
+    tls: Option<Arc<LiveConfig>>,
+}
+
+/// What reading the configuration again has changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// Keys whose new values are in force.
+    pub applied: Vec<String>,
+    /// Keys whose new values wait for a restart.
+    pub waiting: Vec<String>,
+}
+
+/// Why nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// There is nothing to be read again.
+    #[error("the configuration does not come from files")]
+    NotFromFiles,
+    /// It is faulty.
+    #[error("{0}")]
+    Faulty(Report),
+}
+
+impl Reloader {
+    /// Of a process that was started with `loaded`, from `sources`.
+    pub fn new(sources: Option<Sources>, loaded: Loaded, state: Arc<State>, tls: Option<Arc<LiveConfig>>) -> Self {
+        Self { sources, in_force: Mutex::new(loaded), state, tls }
+    }
+
+    /// Reads the configuration again, secrets and certificates with it. After an error everything is as it was.
+    pub fn reload(&self) -> Result<Applied, ReloadError> {
+        self.reload_certificates();
+        let outcome = self.reload_configuration();
+        match &outcome {
+            Ok(Applied { applied, waiting }) => {
+                tracing::info!(applied = applied.join(", "), "Configuration was read again");
+                if !waiting.is_empty() {
+                    tracing::warn!(keys = waiting.join(", "), "Changed keys wait for a restart");
+                }
+            }
+            Err(error) => tracing::error!(%error, "Configuration was not changed"),
+        }
+        outcome
+    }
+
+    fn reload_configuration(&self) -> Result<Applied, ReloadError> {
+        let sources = self.sources.as_ref().ok_or(ReloadError::NotFromFiles)?;
+        // One at a time, from reading to the end: who reads last is in force last.
+        let mut in_force = self.in_force();
+        let read = load::load(sources).map_err(ReloadError::Faulty)?;
+        for warning in &read.warnings {
+            tracing::warn!(%warning, "Doubtful configuration");
+        }
+        let reload::Reloaded { loaded, applied, waiting } = reload::reload(&in_force, read);
+        if loaded.config.is_secret() {
+            crate::dumps::keep_private();
+        }
+        self.state.apply(loaded.config.clone());
+        *in_force = loaded;
+        Ok(Applied { applied, waiting })
+    }
+
+    /// Reads certificate files again if they have changed: new connections get what they hold now. What cannot be used changes
+    /// nothing.
+    pub fn reload_certificates(&self) {
+        let metrics = &self.state.metrics.tls;
+        match self.tls.as_deref().map(LiveConfig::reload) {
+            None | Some(Ok(tls::Reloaded::Unchanged)) => {}
+            Some(Ok(tls::Reloaded::Applied)) => {
+                metrics.applied.add(1);
+                tracing::info!("Certificates were read again");
+            }
+            Some(Err(error)) => {
+                metrics.refused.add(1);
+                tracing::error!(%error, "Certificates have changed and cannot be used; those from before stay");
+            }
+        }
+    }
+
+    /// Every value in force with its origin, secrets left out.
+    pub fn effective(&self) -> Vec<Effective> {
+        self.in_force().effective.clone()
+    }
+
+    fn in_force(&self) -> MutexGuard<'_, Loaded> {
+        self.in_force.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
