@@ -10,6 +10,7 @@ pub mod options;
 pub mod publish;
 pub mod runtime;
 pub mod serve;
+pub mod service;
 pub mod tail;
 pub mod version;
 

@@ -31,6 +31,7 @@ pub mod version;
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -47,6 +48,8 @@ use crate::telemetry::metrics::FeedMetrics;
 const PASS_BYTES: usize = 48 * 1024 * 1024;
 /// What the passes over one stream hold at least: a few pulls.
 const STREAM_PASS_BYTES_MIN: usize = 4 * 1024 * 1024;
+/// How often the thread shows that it goes on: as often as a shard sweeps.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// The ways to all feeds, for shards and admin.
 #[derive(Debug, Clone)]
@@ -93,6 +96,7 @@ pub async fn start(
     metrics: &Arc<FeedMetrics>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Kept, connection::ConnectError> {
+    tasks.spawn_local(beat(metrics.clone()));
     let control = connection::keep(&config.nats, Role::Control).await?;
     let live = connection::keep(&config.nats, Role::Live).await?;
     // Half of a client's queue: room is left for what arrives while the last piece is on its way.
@@ -139,6 +143,15 @@ pub async fn start(
     // Over when it has said what it has to say.
     tokio::task::spawn_local(privilege::warn(config.clone(), control.clone()));
     Ok(control)
+}
+
+/// Shows that the thread goes on, as long as its runtime comes round.
+async fn beat(metrics: Arc<FeedMetrics>) {
+    let mut tick = tokio::time::interval(BEAT);
+    loop {
+        tick.tick().await;
+        metrics.pulse.beat();
+    }
 }
 
 /// An encoder for the formats of the routes that listen to a source.

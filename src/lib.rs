@@ -35,5 +35,6 @@ pub mod cli;
 pub mod dev;
 pub mod dumps;
 pub mod publish;
+pub mod pulse;
 pub mod reload;
 pub mod tail;

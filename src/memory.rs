@@ -225,6 +225,7 @@ impl Watch {
         let mut swept = Instant::now();
         self.metrics.memory.budget.set(self.budget.unwrap_or_default());
         loop {
+            self.metrics.memory.pulse.beat();
             let look = self.look();
             let verdict = self.budget.map_or_else(Verdict::default, |budget| judge(budget, look, kept.look(look)));
             if verdict.full != full {

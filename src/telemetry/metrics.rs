@@ -11,6 +11,7 @@ use metrics::{Label, Unit};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::frame::notice::GapReason;
+use crate::pulse::Pulse;
 
 /// A number that one thread writes and any may read.
 #[derive(Debug, Default)]
@@ -59,6 +60,8 @@ pub struct FeedMetrics {
     pub violations: Number,
     /// Messages the NATS client could not read.
     pub poison: Number,
+    /// The thread's sign of life.
+    pub pulse: Pulse,
     gaps: [Number; GapReason::ALL.len()],
 }
 
@@ -365,6 +368,8 @@ pub struct MemoryMetrics {
     pub used: Number,
     /// Bytes that frames hold, in the history and in queues.
     pub frames: Number,
+    /// The thread's sign of life.
+    pub pulse: Pulse,
 }
 
 /// What became of certificate files that had changed; written by the thread that reads them.
@@ -408,8 +413,14 @@ impl Metrics {
 
     /// How long the shard that swept its clients longest ago has not done it.
     pub fn longest_since_sweep(&self) -> Duration {
-        let since =
-            |shard: &Arc<ShardMetrics>| shard.began.elapsed().saturating_sub(Duration::from_millis(shard.swept.get()));
+        self.longest_since_sweep_at(Instant::now())
+    }
+
+    /// The same at another moment.
+    pub fn longest_since_sweep_at(&self, now: Instant) -> Duration {
+        let since = |shard: &Arc<ShardMetrics>| {
+            now.saturating_duration_since(shard.began).saturating_sub(Duration::from_millis(shard.swept.get()))
+        };
         self.shards.iter().map(since).max().unwrap_or_default()
     }
 
