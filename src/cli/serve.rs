@@ -8,6 +8,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::exit::Exit;
 use super::options::ConfigArgs;
+use super::service::Service;
 use crate::admin::Admin;
 use crate::app::{self, Running, StartError};
 use crate::config::load::{Loaded, Sources};
@@ -114,8 +115,9 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
     let reloader = Arc::new(Reloader::new(sources, loaded, state.clone(), tls));
     let reads = Admin { address: admin_address.clone(), state: state.clone(), reloader: reloader.clone() };
     tokio::spawn(crate::admin::serve(admin, Arc::new(reads)));
-    // Without a service manager there is nobody to tell.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    let service = Service::new();
+    service.ready();
+    tokio::spawn(service.watch(state.clone()));
     let mut look = tokio::time::interval(CERTIFICATES_LOOKED_AT);
     let mut telling = tokio::time::interval(TELL_INTERVAL);
     loop {
@@ -126,14 +128,19 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
                 return Exit::Internal;
             }
             _ = look.tick() => reloader.reload_certificates(),
-            // What came of it is in the log.
-            _ = hangup.recv() => drop(reloader.reload()),
+            _ = hangup.recv() => {
+                service.reloading();
+                // What came of it is in the log.
+                let _ = reloader.reload();
+                service.ready();
+            }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    tracing::info!(connections = state.connections(), window = ?state.config.get().server.drain_window, "Draining");
+    let window = state.config.get().server.drain_window;
+    service.stopping(window);
+    tracing::info!(connections = state.connections(), ?window, "Draining");
     tokio::select! {
         () = state.drain() => {}
         _ = terminate.recv() => tracing::warn!("Second signal: ending at once"),
