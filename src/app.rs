@@ -200,6 +200,7 @@ pub async fn start(
 
 fn bind_admin(config: &Config, inherited: &Inherited) -> Result<(Address, Bound), StartError> {
     let mut group = listen::bind(&config.admin.listen, 1, config.limits.unsent_buffer, inherited)?;
+    listen::admin_is_private(&config.admin, &group.address)?;
     let bound = group.listeners.pop().expect("one listener was asked for");
     Ok((group.address, bound))
 }

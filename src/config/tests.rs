@@ -410,7 +410,6 @@ const REFUSED: &[(&str, usize, &str)] = &[
     ("[server.tls]\nclient_names = [\"10.0.0.1\"]\ncert = \"/c\"\nkey = \"/k\"", 2, "no addresses"),
     ("[admin]\nlisten = \"0.0.0.0:9464\"", 2, "can be reached from other machines"),
     ("[admin]\nlisten = \"[::]:0\"", 2, "there is no admin.token_file"),
-    ("[admin]\nlisten = \"systemd:admin\"", 2, "an inherited socket may be public"),
     ("[admin]\ntoken_file = \"credential:../x\"", 2, "not the name of a credential"),
     // NATS.
     ("[nats]\nservers = []", 2, "at least one server"),

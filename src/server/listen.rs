@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::Listen;
+use crate::config::{Admin, Listen};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -88,6 +88,9 @@ pub enum ListenError {
     /// Whose mode lets everybody connect (requirement R8).
     #[error("cannot listen on {0}: every user of this machine may connect to {1} (mode {2:o}); set SocketMode=0660")]
     OpenToAll(String, PathBuf, u32),
+    /// Anybody could read what is for operators.
+    #[error("cannot listen on {0}: {1}, and there is no admin.token_file")]
+    AdminInPublic(String, &'static str),
 }
 
 /// Sockets inherited from systemd, by name. Read once, before any thread starts.
@@ -114,6 +117,23 @@ impl Inherited {
             ListenError::NotInherited(name.to_owned(), names)
         })
     }
+}
+
+/// Refuses an admin listener that others than this machine's operators can reach and that asks for no token. The configuration
+/// tells that of addresses; where an inherited socket is bound is known only now.
+pub fn admin_is_private(admin: &Admin, bound: &Address) -> Result<(), ListenError> {
+    let open = match bound {
+        _ if admin.token.is_some() => return Ok(()),
+        Address::Tcp(address) if !address.ip().is_loopback() => "it can be reached from other machines",
+        // No path: abstract, without owner and mode.
+        Address::Unix(path) if path.as_os_str().is_empty() => "every user of this machine may connect to it",
+        _ => return Ok(()),
+    };
+    let name = match &admin.listen {
+        Listen::Systemd(name) => format!("systemd:{name} ({bound})"),
+        _ => bound.to_string(),
+    };
+    Err(ListenError::AdminInPublic(name, open))
 }
 
 /// Binds an address for so many shards. `unsent` is `TCP_NOTSENT_LOWAT` in bytes.

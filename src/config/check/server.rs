@@ -59,18 +59,13 @@ pub(super) fn check_admin(cx: &mut Checker<'_>, section: &Section<'_>) -> Admin 
 }
 
 fn guard_admin(cx: &mut Checker<'_>, read: &Read<'_, &str>, listen: &Listen) {
-    let note = Some("set admin.token_file, or listen on a loopback address or a unix socket");
-    match listen {
-        Listen::Tcp(address) if !address.ip().is_loopback() => {
-            let message =
-                format!("`{}` can be reached from other machines, and there is no admin.token_file", read.value);
-            cx.fault_noted(read, message, note);
-        }
-        // Nothing here tells where systemd bound it, so it counts as public.
-        Listen::Systemd(_) => {
-            cx.fault_noted(read, "an inherited socket may be public, and there is no admin.token_file", note);
-        }
-        _ => {}
+    // Where systemd has bound an inherited socket is seen when it is there (`server::listen::admin_is_private`).
+    if let Listen::Tcp(address) = listen
+        && !address.ip().is_loopback()
+    {
+        let message = format!("`{}` can be reached from other machines, and there is no admin.token_file", read.value);
+        let note = Some("set admin.token_file, or listen on a loopback address or a unix socket");
+        cx.fault_noted(read, message, note);
     }
 }
 
