@@ -1,6 +1,6 @@
 //! The admin listener: health, metrics, who is connected, and what an operator may do, on its own address.
 //!
-//! Here requests are taken in and led to whoever answers: [`health`], [`connections`], [`control`], [`page`]. Who may ask is
+//! Here requests are taken in and led to whoever answers: [`health`], [`connections`], [`control`], [`page`], [`live`]. Who may ask is
 //! [`access`]'s business. Its answers are small and for few; streams of users are on the public listener only.
 
 mod access;
@@ -8,10 +8,14 @@ mod answer;
 mod connections;
 mod control;
 mod health;
+mod live;
+mod page;
 
 use std::convert::Infallible;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -35,8 +39,10 @@ pub use self::health::version;
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections at a time; more wait to be accepted. The descriptors for them are set aside (`server::sockets`).
 const CONNECTIONS_MAX: usize = 24;
+/// The live page's event stream.
+const LIVE: &str = "/live";
 /// What there is, for those who ask for something else.
-const PATHS: &str = "/livez /readyz /metrics /version /config /connections /drain /kick/{connection} /reload";
+const PATHS: &str = "/ /livez /readyz /metrics /version /config /connections /live /drain /kick/{connection} /reload";
 
 /// What requests are answered from.
 #[derive(Debug)]
@@ -47,6 +53,14 @@ pub struct Admin {
     pub state: Arc<State>,
     /// Its configuration.
     pub reloader: Arc<Reloader>,
+    viewers: live::Viewers,
+}
+
+impl Admin {
+    /// At an address, for a process and its configuration.
+    pub fn new(address: Address, state: Arc<State>, reloader: Arc<Reloader>) -> Self {
+        Self { address, state, reloader, viewers: live::viewers() }
+    }
 }
 
 /// Serves until the listener fails for good.
@@ -86,16 +100,27 @@ fn connection<S>(stream: S, admin: Arc<Admin>, place: OwnedSemaphorePermit)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
+    let lasts = Arc::new(AtomicBool::new(false));
+    let lasting = lasts.clone();
     let service = service_fn(move |request| {
-        let admin = admin.clone();
-        async move { Ok::<_, Infallible>(answer(request, &admin).await.unwrap_or_else(Refusal::into_answer)) }
+        let (admin, lasting) = (admin.clone(), lasting.clone());
+        async move {
+            let is_live = request.uri().path() == LIVE;
+            let answer = answer(request, &admin).await;
+            lasting.store(is_live && answer.is_ok(), Ordering::Relaxed);
+            Ok::<_, Infallible>(answer.unwrap_or_else(Refusal::into_answer))
+        }
     });
     let mut builder = http1::Builder::new();
     // One request each: who asks and does not read holds its place for that long, and not for as long as it likes.
     builder.timer(TokioTimer::new()).header_read_timeout(EXCHANGE_TIMEOUT).keep_alive(false);
     let connection = builder.serve_connection(TokioIo::new(stream), service);
     tokio::spawn(async move {
-        let ended = tokio::time::timeout(EXCHANGE_TIMEOUT, connection).await;
+        let mut connection = pin!(connection);
+        let mut ended = tokio::time::timeout(EXCHANGE_TIMEOUT, &mut connection).await;
+        if ended.is_err() && lasts.load(Ordering::Relaxed) {
+            ended = tokio::time::timeout(live::LASTS, connection).await;
+        }
         if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "Admin connection ended");
         }
@@ -123,15 +148,17 @@ async fn shown(request: &Request<Incoming>, path: &str, admin: &Admin) -> Result
     let state = &admin.state;
     let query = request.uri().query().unwrap_or_default();
     Ok(match path {
+        "/" => page::page(),
         "/livez" | "/healthz" => health::livez(state),
         "/readyz" => health::readyz(state, query),
         "/metrics" => metrics(state),
         "/version" => json_body(StatusCode::OK, &version()),
         "/drain" => json_body(StatusCode::OK, &control::drain_progress(state)),
-        "/config" | "/connections" => {
+        "/config" | "/connections" | LIVE => {
             access::may_see_all(admin, request)?;
             match path {
                 "/config" => text(StatusCode::OK, &config(admin)),
+                LIVE => live::open(state.clone(), &admin.viewers)?,
                 _ => connections::list(state, query).await?,
             }
         }

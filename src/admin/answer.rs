@@ -1,14 +1,17 @@
 //! What an answer of the admin listener looks like, and a refusal.
 
+use std::convert::Infallible;
+
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
 use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
 
-/// An answer.
-pub type Answer = Response<Full<Bytes>>;
+/// An answer; most are known whole when they are made.
+pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// Why a request is not answered: as on the public listener, and with words for people:
 /// `{"error":{"code","status","message","request_id"}}`.
@@ -67,7 +70,7 @@ pub fn json_body(status: StatusCode, value: &serde_json::Value) -> Answer {
 
 /// Plain text.
 pub fn text(status: StatusCode, body: &str) -> Answer {
-    let mut response = Response::new(Full::from(body.to_owned()));
+    let mut response = Response::new(Full::from(body.to_owned()).boxed_unsync());
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

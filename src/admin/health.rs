@@ -39,8 +39,8 @@ pub fn readyz(state: &State, query: &str) -> Answer {
     text(status, &lines)
 }
 
-fn checks(state: &State) -> Vec<(String, bool)> {
-    let mut checks = vec![("draining".to_owned(), !state.is_draining())];
+pub fn checks(state: &State) -> Vec<(String, bool)> {
+    let mut checks = vec![("not draining".to_owned(), !state.is_draining())];
     for (name, feed) in state.config.get().routes.streams.iter().zip(&state.feeds.streams) {
         checks.push((format!("stream {name}"), feed.status.is_ready(NATS_GRACE)));
     }

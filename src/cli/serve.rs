@@ -113,8 +113,8 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
         return Exit::Os;
     };
     let reloader = Arc::new(Reloader::new(sources, loaded, state.clone(), tls));
-    let reads = Admin { address: admin_address.clone(), state: state.clone(), reloader: reloader.clone() };
-    tokio::spawn(crate::admin::serve(admin, Arc::new(reads)));
+    let answers = Admin::new(admin_address.clone(), state.clone(), reloader.clone());
+    tokio::spawn(crate::admin::serve(admin, Arc::new(answers)));
     let service = Service::new();
     service.ready();
     tokio::spawn(service.watch(state.clone()));
