@@ -134,6 +134,11 @@ impl Limiter {
         self.open.load(Ordering::Relaxed)
     }
 
+    /// Users with a stream.
+    pub fn users(&self) -> usize {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Forgets whoever could open streams at full rate again, and gives back what the maps held for them. Bounded by the
     /// keys of 4096 openings and of those that a second or two has brought. Called often enough by whoever
     /// counts time; a storm sweeps for itself.
