@@ -163,6 +163,7 @@ pub async fn start(
 
     let (feeds, unstarted) = feed::channels(&config);
     let metrics = Arc::new(metrics(&config, &feeds, shard_count));
+    metrics.tls.not_after.set(tls.as_ref().map_or(0, |tls| tls.not_after()));
     let (queues, queue_ends): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| ShardQueue::new()).unzip();
     let (alive, ended) = mpsc::channel(1);
     let control = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
@@ -208,7 +209,8 @@ fn bind_admin(config: &Config, inherited: &Inherited) -> Result<(Address, Bound)
 fn metrics(config: &Config, feeds: &Feeds, shards: usize) -> Metrics {
     let routes = config.routes.routes.iter().map(|route| route.path.as_str().to_owned()).collect();
     let statuses = feeds.streams.iter().map(|feed| feed.status.clone());
-    Metrics::new(shards, routes, config.routes.streams.iter().cloned().zip(statuses).collect())
+    let streams = config.routes.streams.iter().cloned().zip(statuses).collect();
+    Metrics::new(shards, routes, streams, feeds.live.status.clone())
 }
 
 /// Turns one group per address into one list of listeners per shard.

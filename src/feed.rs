@@ -12,6 +12,7 @@ pub mod connection;
 mod consumer;
 pub mod encode;
 mod fanout;
+mod leader;
 mod ledger;
 mod live;
 mod look;
@@ -97,8 +98,8 @@ pub async fn start(
     tasks: &mut JoinSet<()>,
 ) -> Result<Kept, connection::ConnectError> {
     tasks.spawn_local(beat(metrics.clone()));
-    let control = connection::keep(&config.nats, Role::Control).await?;
-    let live = connection::keep(&config.nats, Role::Live).await?;
+    let control = connection::keep(&config.nats, Role::Control, metrics).await?;
+    let live = connection::keep(&config.nats, Role::Live, metrics).await?;
     // Half of a client's queue: room is left for what arrives while the last piece is on its way.
     let piece = PieceSize { bytes: config.limits.queue_bytes / 2, events: config.limits.queue_events / 2 };
     let streams = config.routes.streams.len().max(1);
@@ -106,7 +107,7 @@ pub async fn start(
         let opening = opening::Opening {
             stream: name.clone(),
             declared: config.streams.iter().find(|s| s.name == *name).cloned(),
-            feed: connection::keep(&config.nats, Role::Feed(name.clone())).await?,
+            feed: connection::keep(&config.nats, Role::Feed(name.clone()), metrics).await?,
             control: control.clone(),
             known: None,
             stalled: false,
@@ -115,11 +116,12 @@ pub async fn start(
         let encoder = encoder(config, metrics, Some(name.clone()), |route| route.stream == Some(index));
         let reader = pass::Reader {
             stream: name.clone(),
-            history: Rc::new(Lazy::new(&config.nats, Role::History(name.clone()))),
+            history: Rc::new(Lazy::new(&config.nats, Role::History(name.clone()), metrics)),
             control: control.clone(),
             encoder: encoder.clone(),
             known: Rc::default(),
         };
+        tasks.spawn_local(leader::watch(control.clone(), name.clone(), index, status.clone(), metrics.clone()));
         let index = u8::try_from(index).expect("the configuration allows at most 255 streams");
         let bounds = ledger::Bounds {
             events: config.limits.replay_events,

@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -42,6 +42,7 @@ use crate::shard::Shard;
 use crate::shard::client::Spec;
 use crate::shard::guard::Guard;
 use crate::subject::{Pattern, SubjectError, Token};
+use crate::telemetry::access::{self, Arrival};
 use crate::telemetry::metrics::{Protocol, Refused};
 
 /// How long a stream may wait for its feeds before it is refused softly.
@@ -140,6 +141,7 @@ async fn stream(
     peer: Peer,
     request: &mut Request,
 ) -> Result<(Response<()>, Guard), No> {
+    let at = Instant::now();
     well_formed(request)?;
     browser::gate(&config.server, request)?;
     let address = client_address(config, peer, request.headers());
@@ -169,6 +171,19 @@ async fn stream(
     if request.method() == Method::HEAD {
         return Err(No::Response(Box::new(head().map(|()| Full::default()))));
     }
+    let arrival = Arrival {
+        at,
+        peer: peer.kind(),
+        address,
+        proof: identity.as_ref().map(|identity| identity.proof),
+        resumes: last_event_id != LastEventId::Absent,
+        age: age(last_event_id),
+        trace: request
+            .headers()
+            .get("traceparent")
+            .and_then(|value| access::trace_id(value.as_bytes()))
+            .map(Into::into),
+    };
     let spec = Spec {
         connection: Uuid::now_v7(),
         route: index,
@@ -178,6 +193,7 @@ async fn stream(
         last_event_id,
         protocol: if request.version() == Version::HTTP_2 { Protocol::Http2 } else { Protocol::Http1 },
         expires_in: identity.as_ref().and_then(|identity| identity.expires_in),
+        arrival: Some(Box::new(arrival)),
         permit: context.limiter.admit(user.as_ref().map(|user| user.id.as_str()), address)?,
     };
     Ok((head(), open(context, spec).await?))
@@ -280,6 +296,13 @@ fn last_event_id(headers: &HeaderMap, query: &Query) -> Result<LastEventId, Refu
     let header = first.map(HeaderValue::as_bytes).filter(|value| !value.is_empty());
     let value = header.or(query.last_event_id.as_deref()).unwrap_or_default();
     LastEventId::parse(value).map_err(|_| Refusal::BadCursor)
+}
+
+/// How old the event is that a cursor points at, where it tells.
+fn age(last: LastEventId) -> Option<Duration> {
+    let LastEventId::Cursor(cursor) = last else { return None };
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (cursor.at.time > 0).then(|| now.saturating_sub(Duration::from_nanos(cursor.at.time)))
 }
 
 async fn open(context: &Context, spec: Spec) -> Result<Guard, No> {

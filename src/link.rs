@@ -80,6 +80,8 @@ pub enum ToShard {
         stream: u8,
         /// The events, in order; those that nobody here may hear are left out.
         events: Vec<Arc<Event>>,
+        /// When the first of them was read.
+        read: Instant,
         /// Their room in the queue.
         room: Room,
     },
@@ -89,6 +91,8 @@ pub enum ToShard {
         pattern: Arc<Pattern>,
         /// The message.
         event: Arc<Event>,
+        /// When it was read.
+        read: Instant,
         /// Its room in the queue.
         room: Room,
     },

@@ -69,7 +69,7 @@ impl Source {
 }
 
 /// Resident memory of this process, in bytes; zero where `/proc` does not say.
-fn resident() -> u64 {
+pub fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm");
     let pages = pages.ok().and_then(|text| text.split(' ').nth(1)?.parse::<u64>().ok()).unwrap_or_default();
     pages * rustix::param::page_size() as u64
@@ -256,11 +256,13 @@ impl Watch {
         let look = Look { resident, used: self.source.used(resident), frames, streams, connections };
         self.metrics.memory.used.set(look.used);
         self.metrics.memory.frames.set(frames);
+        self.metrics.memory.users.set(self.limiter.users() as u64);
         look
     }
 
     fn tell(&self, full: bool, look: Look) {
         self.limiter.hold_back(full);
+        self.metrics.memory.held_back.set(full.into());
         let (used, frames, budget) = (look.used, look.frames, self.budget.unwrap_or_default());
         if full {
             tracing::warn!(used, frames, budget, "Memory budget reached: new streams wait");

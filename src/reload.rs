@@ -4,6 +4,7 @@
 //! and told.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::app::State;
 use crate::config::error::Report;
@@ -11,6 +12,7 @@ use crate::config::load::{self, Loaded, Sources};
 use crate::config::reload;
 use crate::config::show::Effective;
 use crate::server::tls::{self, LiveConfig};
+use crate::telemetry::log::Log;
 
 /// Reads again what the process was started with.
 #[derive(Debug)]
@@ -20,6 +22,7 @@ pub struct Reloader {
     in_force: Mutex<Loaded>,
     state: Arc<State>,
     tls: Option<Arc<LiveConfig>>,
+    log: Arc<Log>,
 }
 
 /// What reading the configuration again has changed.
@@ -44,8 +47,14 @@ pub enum ReloadError {
 
 impl Reloader {
     /// Of a process that was started with `loaded`, from `sources`.
-    pub fn new(sources: Option<Sources>, loaded: Loaded, state: Arc<State>, tls: Option<Arc<LiveConfig>>) -> Self {
-        Self { sources, in_force: Mutex::new(loaded), state, tls }
+    pub fn new(
+        sources: Option<Sources>,
+        loaded: Loaded,
+        state: Arc<State>,
+        tls: Option<Arc<LiveConfig>>,
+        log: Arc<Log>,
+    ) -> Self {
+        Self { sources, in_force: Mutex::new(loaded), state, tls, log }
     }
 
     /// Reads the configuration again, secrets and certificates with it. After an error everything is as it was.
@@ -54,12 +63,17 @@ impl Reloader {
         let outcome = self.reload_configuration();
         match &outcome {
             Ok(Applied { applied, waiting }) => {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                self.state.metrics.reload.applied(now.as_secs());
                 tracing::info!(applied = applied.join(", "), "Configuration was read again");
                 if !waiting.is_empty() {
                     tracing::warn!(keys = waiting.join(", "), "Changed keys wait for a restart");
                 }
             }
-            Err(error) => tracing::error!(%error, "Configuration was not changed"),
+            Err(error) => {
+                self.state.metrics.reload.refused();
+                tracing::error!(%error, "Configuration was not changed");
+            }
         }
         outcome
     }
@@ -76,6 +90,11 @@ impl Reloader {
         if loaded.config.is_secret() {
             crate::dumps::keep_private();
         }
+        // First, so that nothing of the new secrets is shown.
+        self.log.set_redaction(loaded.config.redaction());
+        if let Err(error) = self.log.set_level(&loaded.config.log.level) {
+            tracing::error!(%error, "The level of the log stays");
+        }
         self.state.apply(loaded.config.clone());
         *in_force = loaded;
         Ok(Applied { applied, waiting })
@@ -89,6 +108,7 @@ impl Reloader {
             None | Some(Ok(tls::Reloaded::Unchanged)) => {}
             Some(Ok(tls::Reloaded::Applied)) => {
                 metrics.applied.add(1);
+                metrics.not_after.set(self.tls.as_deref().map_or(0, LiveConfig::not_after));
                 tracing::info!("Certificates were read again");
             }
             Some(Err(error)) => {

@@ -74,6 +74,8 @@ pub struct Shard {
     generation: Cell<u32>,
     /// Bytes that wait for clients, by part of the sweep.
     queued: [Cell<u64>; sweep::PARTS],
+    /// Clients for which something waits, likewise.
+    slow: [Cell<u64>; sweep::PARTS],
     started: Instant,
     draining: Cell<bool>,
 }
@@ -134,6 +136,7 @@ impl Shard {
             batch: batch::Batch::default(),
             generation: Cell::new(0),
             queued: Default::default(),
+            slow: Default::default(),
             started: Instant::now(),
             draining: Cell::new(false),
         })
@@ -206,12 +209,15 @@ impl Shard {
         self.generation.set(generation);
         let slot = u32::try_from(entry.key()).expect("connections are limited far below 2^32");
         self.batch.admit(slot);
-        let client = Rc::new(Client::new(spec, grant, Ticket { slot, generation }, self.now()));
+        let arrival = spec.arrival.take();
+        let asked = arrival.as_ref().map_or_else(Instant::now, |arrival| arrival.at);
+        let asked = micros(asked.saturating_duration_since(self.started));
+        let client = Rc::new(Client::new(spec, grant, Ticket { slot, generation }, self.now(), asked));
         if let Some(age) = self.settings.get().max_age {
             client.end_by(self.now() + millis(age.mul_f64(0.9 + fastrand::f64() / 5.0)), ByeCode::Age);
         }
         entry.insert(client.clone());
-        Guard::new(self.clone(), client)
+        Guard::new(self.clone(), client, arrival)
     }
 
     /// Routes that name nobody give everyone the same patterns, which are then held once. The grant itself stays the client's
@@ -317,10 +323,20 @@ impl Shard {
         self.streams[usize::from(client.stream?)].head.get()
     }
 
+    /// How long ago a client's request came.
+    fn since_asked(&self, client: &Client) -> Duration {
+        self.started.elapsed().saturating_sub(Duration::from_micros(client.asked))
+    }
+
     /// Milliseconds since the shard began; the clock of every deadline here.
     fn now(&self) -> u64 {
         millis(self.started.elapsed())
     }
+}
+
+/// Microseconds, likewise.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Milliseconds; 64 bits, so that no uptime wraps it.

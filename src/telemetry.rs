@@ -1,4 +1,5 @@
 //! What operators see: logs and metrics.
 
+pub mod access;
 pub mod log;
 pub mod metrics;

@@ -103,7 +103,8 @@ async fn few_may_look_at_a_time() {
         let mut open = Vec::new();
         for _ in 0..8 {
             let mut wire = Wire::tcp(&app.admin).await;
-            wire.send(format!("GET /live HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").as_bytes()).await;
+            wire.send(format!("GET /live HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").as_bytes())
+                .await;
             let head = wire.head().await;
             assert_eq!((head.status, head.header("content-type")), (200, Some("text/event-stream")));
             open.push(wire);
@@ -116,7 +117,8 @@ async fn few_may_look_at_a_time() {
         drop(open);
         eventually("there is room again", support::DEADLINE, async || {
             let mut wire = Wire::tcp(&app.admin).await;
-            wire.send(format!("GET /live HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").as_bytes()).await;
+            wire.send(format!("GET /live HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {TOKEN}\r\n\r\n").as_bytes())
+                .await;
             (wire.head().await.status == 200).then_some(())
         })
         .await;

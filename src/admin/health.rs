@@ -9,9 +9,8 @@ use serde_json::json;
 
 use super::answer::{Answer, text};
 use crate::app::State;
+use crate::telemetry::metrics::NATS_GRACE;
 
-/// NATS may be away this long before the sidecar stops being ready.
-const NATS_GRACE: Duration = Duration::from_secs(30);
 /// A shard that has not swept its clients for this long is stuck.
 const SHARD_SILENCE_MAX: Duration = Duration::from_secs(10);
 

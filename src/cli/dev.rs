@@ -49,8 +49,8 @@ async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let limit = match crate::telemetry::log::start(&loaded.config) {
-        Ok(limit) => limit,
+    let log = match crate::telemetry::log::start(&loaded.config) {
+        Ok(log) => Arc::new(log),
         Err(error) => {
             eprintln!("error: {error}");
             return Exit::Config;
@@ -63,7 +63,7 @@ async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
     };
     demo.started(running.control.clone(), running.state.clone());
     match super::print(&welcome(&running, server)) {
-        Exit::Ok => super::serve::until_stopped(running, None, loaded, &limit).await,
+        Exit::Ok => super::serve::until_stopped(running, None, loaded, log).await,
         exit => exit,
     }
 }

@@ -17,7 +17,7 @@ use crate::reload::Reloader;
 use crate::server::listen::{Address, Inherited};
 use crate::telemetry::{
     self,
-    log::{Limit, TELL_INTERVAL},
+    log::{Log, TELL_INTERVAL},
 };
 
 /// Certificate files are looked at so often: a few reads of small files. Nothing else tells where links are swapped.
@@ -67,8 +67,8 @@ pub fn run(args: &Args) -> Exit {
         Ok(loaded) => loaded,
         Err(exit) => return exit,
     };
-    let limit = match telemetry::log::start(&loaded.config) {
-        Ok(limit) => limit,
+    let log = match telemetry::log::start(&loaded.config) {
+        Ok(log) => Arc::new(log),
         Err(error) => {
             super::complain(format_args!("error: {error}"));
             return Exit::Config;
@@ -80,7 +80,7 @@ pub fn run(args: &Args) -> Exit {
     let inherited = Inherited::take();
     super::runtime::block_on(async move {
         match app::start(loaded.config.clone(), &inherited, None).await {
-            Ok(running) => until_stopped(running, Some(args.sources()), loaded, &limit).await,
+            Ok(running) => until_stopped(running, Some(args.sources()), loaded, log).await,
             Err(error) => start_failed(&error),
         }
     })
@@ -100,7 +100,7 @@ pub(super) fn start_failed(error: &StartError) -> Exit {
 }
 
 /// Serves until a signal: the first drains, a second ends at once. A thread that ends takes the process with it.
-pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, loaded: Loaded, limit: &Limit) -> Exit {
+pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, loaded: Loaded, log: Arc<Log>) -> Exit {
     let Running { public, admin: (admin_address, admin), state, tls, mut ended, .. } = running;
     for address in &public {
         tracing::info!(listener = "public", %address, "Listening");
@@ -112,7 +112,7 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
         tracing::error!("Signals cannot be handled");
         return Exit::Os;
     };
-    let reloader = Arc::new(Reloader::new(sources, loaded, state.clone(), tls));
+    let reloader = Arc::new(Reloader::new(sources, loaded, state.clone(), tls, log.clone()));
     let answers = Admin::new(admin_address.clone(), state.clone(), reloader.clone());
     tokio::spawn(crate::admin::serve(admin, Arc::new(answers)));
     let service = Service::new();
@@ -122,7 +122,7 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
     let mut telling = tokio::time::interval(TELL_INTERVAL);
     loop {
         tokio::select! {
-            _ = telling.tick() => limit.tell(),
+            _ = telling.tick() => log.tell(),
             thread = ended.recv() => {
                 tracing::error!(thread = thread.unwrap_or("unknown"), "Thread ended; the process ends with it");
                 return Exit::Internal;
@@ -146,7 +146,7 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
         _ = terminate.recv() => tracing::warn!("Second signal: ending at once"),
         _ = interrupt.recv() => tracing::warn!("Second signal: ending at once"),
     }
-    limit.tell();
+    log.tell();
     for address in public.iter().chain([&admin_address]) {
         if let Address::Unix(path) = address {
             let _ = std::fs::remove_file(path);

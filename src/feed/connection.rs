@@ -9,15 +9,17 @@ mod state;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, Event};
 use bytes::Bytes;
 use tokio::sync::watch;
 
 pub use self::lazy::Lazy;
 pub use self::state::Link;
 use crate::config::{Nats, NatsAuth};
+use crate::telemetry::metrics::FeedMetrics;
 
 /// Ping interval: a hung server is noticed after two of them without an answer.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -193,16 +195,16 @@ impl Kept {
 }
 
 /// Connects in the background and for ever: returns at once, also while NATS is away. Runs on the current local runtime.
-pub async fn keep(config: &Nats, role: Role) -> Result<Kept, ConnectError> {
-    let (sender, receiver) = watch::channel(connect_patiently(config, &role).await?);
-    let config = config.clone();
+pub async fn keep(config: &Nats, role: Role, metrics: &Arc<FeedMetrics>) -> Result<Kept, ConnectError> {
+    let (sender, receiver) = watch::channel(connect_patiently(config, &role, again(metrics, false)).await?);
+    let (config, metrics) = (config.clone(), metrics.clone());
     tokio::task::spawn_local(async move {
         loop {
             let connection = sender.borrow().clone();
             connection.mind(&role).await;
             tracing::warn!(connection = %role, "The NATS client has died; starting another");
             tokio::time::sleep(backoff(1)).await;
-            match connect_patiently(&config, &role).await {
+            match connect_patiently(&config, &role, again(&metrics, true)).await {
                 Ok(connection) => drop(sender.send(connection)),
                 Err(error) => tracing::error!(connection = %role, %error, "NATS client cannot be started"),
             }
@@ -211,21 +213,40 @@ pub async fn keep(config: &Nats, role: Role) -> Result<Kept, ConnectError> {
     Ok(Kept(receiver))
 }
 
-async fn connect_patiently(config: &Nats, role: &Role) -> Result<Connection, ConnectError> {
+/// Counts each time that a connection comes up again; `was_up`: another client was it before. On the feed thread, as everything
+/// that counts in these metrics.
+fn again(metrics: &Arc<FeedMetrics>, was_up: bool) -> impl Fn() + Send + Sync + 'static {
+    let (metrics, was_up) = (metrics.clone(), AtomicBool::new(was_up));
+    move || metrics.reconnects.add(was_up.swap(true, Ordering::Relaxed).into())
+}
+
+async fn connect_patiently(
+    config: &Nats,
+    role: &Role,
+    up: impl Fn() + Send + Sync + 'static,
+) -> Result<Connection, ConnectError> {
     let options = options(config, role).await?.retry_on_initial_connect().reconnect_delay_callback(backoff);
-    connect(options, role.clone(), config).await
+    connect(options, role.clone(), config, up).await
 }
 
 /// Connects now or fails, and is not kept: for commands.
 pub async fn connect_once(config: &Nats, role: Role) -> Result<Connection, ConnectError> {
-    connect(options(config, &role).await?, role, config).await
+    connect(options(config, &role).await?, role, config, || {}).await
 }
 
-async fn connect(options: ConnectOptions, role: Role, config: &Nats) -> Result<Connection, ConnectError> {
+async fn connect(
+    options: ConnectOptions,
+    role: Role,
+    config: &Nats,
+    up: impl Fn() + Send + Sync + 'static,
+) -> Result<Connection, ConnectError> {
     let (sender, link) = watch::channel(Link::default());
     let sender = Arc::new(sender);
     let client = options
         .event_callback(move |event| {
+            if event == Event::Connected {
+                up();
+            }
             state::observe(&sender, &role, &event);
             std::future::ready(())
         })

@@ -4,6 +4,7 @@
 //! somebody there may hear it. The events of a burst cross together.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::cursor::Cursor;
 use crate::event::Event;
@@ -33,6 +34,8 @@ struct Way {
     told: u64,
     /// What is held for it, before everything else that it will be sent.
     held: Vec<Arc<Event>>,
+    /// When the first of them was read.
+    since: Instant,
 }
 
 impl Way {
@@ -48,7 +51,7 @@ impl Way {
         let events = std::mem::take(&mut self.held);
         let bytes = events.iter().map(|event| event.frames.bytes()).sum();
         let room = self.queue.room(events.len(), bytes).await;
-        self.queue.send(ToShard::Events { stream, events, room }).await;
+        self.queue.send(ToShard::Events { stream, events, read: self.since, room }).await;
     }
 }
 
@@ -56,7 +59,7 @@ impl Fanout {
     /// Nobody wants anything yet. At most [`SHARDS_MAX`] shards.
     pub fn new(shards: Vec<ShardQueue>) -> Self {
         assert!(shards.len() <= SHARDS_MAX, "at most {SHARDS_MAX} shards");
-        let way = |queue| Way { queue, told: u64::MAX, held: Vec::new() };
+        let way = |queue| Way { queue, told: u64::MAX, held: Vec::new(), since: Instant::now() };
         Self { shards: shards.into_iter().map(way).collect(), interest: Interest::default() }
     }
 
@@ -125,6 +128,9 @@ impl Fanout {
             let way = &mut self.shards[wanted.trailing_zeros() as usize];
             wanted &= wanted - 1;
             way.told = event.at.seq;
+            if way.held.is_empty() {
+                way.since = Instant::now();
+            }
             way.held.push(event.clone());
             if way.held.len() >= HELD_MAX {
                 way.flush(stream).await;

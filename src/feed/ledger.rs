@@ -219,6 +219,7 @@ impl Ledger {
         self.warm = false;
         self.status.set_serving(false);
         self.warm_at = begun.last_seq;
+        self.status.set_head(base.seq);
         let base = log.cursor(base);
         let gap = reset.then(|| {
             let reason = GapReason::Reset;
@@ -281,6 +282,7 @@ impl Ledger {
         let at = Position { seq: upto, time: 0 };
         let hole = self.settings.encoder.removed(before, log.cursor(at), cause);
         log.append(hole.clone());
+        self.status.set_head(upto);
         if let Some(hole) = hole.hole() {
             self.outputs.push_back(Output::Notice { frame: hole.frame.clone(), tells: Tells::Hole(upto) });
         }

@@ -374,6 +374,7 @@ impl State {
         if subscription.listeners.is_empty() {
             return;
         }
+        let read = std::time::Instant::now();
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = message.headers.as_ref().and_then(|h| h.get(NAME_HEADER)).map(|v| v.as_str());
         let time = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
@@ -384,7 +385,8 @@ impl State {
         let pattern = subscription.pattern.clone();
         for shard in shards {
             let room = self.feed.shards[shard].room(1, event.frames.bytes()).await;
-            self.to(shard, ToShard::Live { pattern: pattern.clone(), event: event.clone(), room }).await;
+            let (pattern, event) = (pattern.clone(), event.clone());
+            self.to(shard, ToShard::Live { pattern, event, read, room }).await;
         }
     }
 

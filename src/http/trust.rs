@@ -48,6 +48,16 @@ impl Peer {
         .map(|address| address.ip().to_canonical())
     }
 
+    /// A word for it, for the log.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Certified(_) => "certified",
+            Self::Proxied { .. } => "proxied",
+            Self::Unix { .. } => "unix",
+        }
+    }
+
     /// The same with an accepted certificate.
     pub fn certified(self) -> Self {
         match self {

@@ -7,6 +7,7 @@
 //! an event stream owns it.
 
 mod config;
+mod expiry;
 mod host;
 mod live;
 mod proxies;

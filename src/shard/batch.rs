@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -214,6 +215,10 @@ pub(super) struct Batch {
     gathered_body: RefCell<Gathered<Option<Bytes>>>,
     scratch: RefCell<Vec<u8>>,
     path: RefCell<Vec<(List, u32)>>,
+    /// When the oldest event was read.
+    read: Cell<Option<Instant>>,
+    /// When the oldest event of a stream was stored, nanoseconds since 1970; 0 where there is none.
+    stored: Cell<u64>,
     /// The time of the pass: the clock is read once per turn, not once per client.
     pub(super) now: Cell<u64>,
 }
@@ -241,10 +246,24 @@ impl Batch {
     pub(super) fn push(&self, item: Item) -> u32 {
         if let Item::Event(event) = &item {
             self.bytes.set(self.bytes.get() + event.frames.bytes());
+            let (stored, oldest) = (event.at.time, self.stored.get());
+            if stored > 0 && (oldest == 0 || stored < oldest) {
+                self.stored.set(stored);
+            }
         }
         let mut items = self.items.borrow_mut();
         items.push(item);
         u32::try_from(items.len() - 1).expect("a batch is far below 2^32 items")
+    }
+
+    /// Events that have been taken in were read at this time, or later.
+    pub(super) fn read_at(&self, at: Instant) {
+        self.read.set(Some(self.read.get().map_or(at, |before| before.min(at))));
+    }
+
+    /// Takes when the oldest event was read, and when the oldest of a stream was stored.
+    pub(super) fn take_oldest(&self) -> (Option<Instant>, u64) {
+        (self.read.take(), self.stored.take())
     }
 
     /// An item is for these clients.

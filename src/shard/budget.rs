@@ -51,7 +51,10 @@ impl Shard {
         let clients = self.clients.borrow();
         let theirs = (part..clients.capacity()).step_by(PARTS).filter_map(|slot| clients.get(slot));
         let waiting = theirs.filter(|client| client.is_blocked() && client.closing().is_none());
-        self.queued[part].set(waiting.map(|client| queued(client)).sum());
+        let (slow, bytes) = waiting.fold((0, 0), |(slow, bytes), client| (slow + 1, bytes + queued(client)));
+        self.slow[part].set(slow);
+        self.queued[part].set(bytes);
+        self.metrics.slow.set(self.slow.iter().map(Cell::get).sum());
         self.metrics.queued.set(self.queued.iter().map(Cell::get).sum());
     }
 }

@@ -20,6 +20,7 @@ use crate::frame::notice::{ByeCode, Resume};
 use crate::link::{ConnectionInfo, Ticket};
 use crate::route::Grant;
 use crate::server::socket::Transport;
+use crate::telemetry::access::Arrival;
 use crate::telemetry::metrics::{self, CloseReason, Protocol};
 
 /// Visits of the sweep, one a second, after which a client that was blocked is left to the kernel's judgement again.
@@ -44,6 +45,8 @@ pub struct Spec {
     pub protocol: Protocol,
     /// When the identity expires, from now.
     pub expires_in: Option<Duration>,
+    /// What its first line in the log says; without it none is written.
+    pub arrival: Option<Box<Arrival>>,
     /// Counts it against limits until it ends.
     pub permit: crate::limit::Permit,
 }
@@ -80,6 +83,12 @@ pub struct Client {
     pub(super) resume: Cell<Resume>,
     /// The task that owns the connection, or waits for the opening.
     waker: Cell<Option<Waker>>,
+    /// When its request came, in microseconds since the shard began.
+    pub(super) asked: u64,
+    /// Events and notices written or queued.
+    events: Cell<u64>,
+    /// Bytes handed to its socket or connection.
+    bytes: Cell<u64>,
     last_write: Cell<u64>,
     blocked_since: Cell<Option<u64>>,
     /// Visits of the sweep since it was blocked at one, up to [`CALM`].
@@ -118,7 +127,7 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    pub(super) fn new(spec: Spec, grant: Arc<Grant>, ticket: Ticket, now: u64) -> Self {
+    pub(super) fn new(spec: Spec, grant: Arc<Grant>, ticket: Ticket, now: u64, asked: u64) -> Self {
         let client = Self {
             ticket,
             connection: spec.connection,
@@ -137,6 +146,9 @@ impl Client {
             listening: Cell::new(false),
             resume: Cell::new(Resume::New),
             waker: Cell::default(),
+            asked,
+            events: Cell::new(0),
+            bytes: Cell::new(0),
             last_write: Cell::new(now),
             blocked_since: Cell::new(None),
             calm: Cell::new(CALM),
@@ -168,6 +180,11 @@ impl Client {
             Phase::CatchingUp(_) | Phase::Asked => metrics::Phase::Replay,
             Phase::Live => metrics::Phase::Live,
         }
+    }
+
+    /// Subject patterns that it hears.
+    pub(super) fn patterns(&self) -> u64 {
+        (self.grant.stream().len() + self.grant.live().len()) as u64
     }
 
     /// Whose it is.
@@ -240,6 +257,21 @@ impl Client {
 
     pub(super) fn ends_now(&self, now: u64) -> Option<ByeCode> {
         self.end.get().filter(|(at, _)| now >= *at && self.closing.get().is_none()).map(|(_, code)| code)
+    }
+
+    /// So many more events were written or queued.
+    pub(super) fn count_events(&self, events: u32) {
+        self.events.set(self.events.get() + u64::from(events));
+    }
+
+    /// So many more bytes were handed over.
+    pub(super) fn count_bytes(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+    }
+
+    /// Events and bytes so far.
+    pub(super) fn counted(&self) -> (u64, u64) {
+        (self.events.get(), self.bytes.get())
     }
 
     /// Whether and how it is ending.

@@ -32,6 +32,7 @@ impl Shard {
                 client.push_piece(client.bytes_of(&gap), now);
             }
         }
+        client.count_events(u32::try_from(piece.events.len()).unwrap_or(u32::MAX));
         for event in piece.events {
             if let Some(frame) = event.frames.get(client.format) {
                 self.metrics.events_sent.add(1);
@@ -94,6 +95,7 @@ impl Shard {
     pub(super) fn drain(&self, client: &Client) -> std::io::Result<()> {
         let (written, result) = self.batch.with_scratch(|scratch| client.output.borrow_mut().drain(scratch));
         self.metrics.bytes_sent.add(written.bytes as u64);
+        client.count_bytes(written.bytes);
         self.metrics.writes.add(written.calls);
         if written.progress {
             client.progressed(self.now(), !client.output.borrow().is_empty());

@@ -8,7 +8,7 @@ use std::cmp::Reverse;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 
@@ -55,6 +55,7 @@ impl Shard {
             }
             let taken = self.batch.len();
             let writes = self.write_dirty().await;
+            self.count_latency(writes);
             let rest = rest(began.elapsed(), writes, taken);
             if !queue.is_empty() && !rest.is_zero() {
                 tokio::time::sleep(rest).await;
@@ -62,12 +63,32 @@ impl Shard {
         }
     }
 
+    /// One measurement for each batch that anybody was written to for: by the clock, that is once and not for each client.
+    fn count_latency(&self, writes: usize) {
+        let (read, stored) = self.batch.take_oldest();
+        if writes == 0 {
+            return;
+        }
+        if let Some(read) = read {
+            self.metrics.delivery.observe_time(read.elapsed());
+        }
+        if stored > 0 {
+            // By two clocks: the other one may be ahead.
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.metrics.published.observe_time(now.saturating_sub(Duration::from_nanos(stored)));
+        }
+    }
+
     fn accept(&self, message: ToShard) {
         match message {
-            ToShard::Events { stream, events, room: _ } => {
+            ToShard::Events { stream, events, read, room: _ } => {
+                self.batch.read_at(read);
                 events.iter().for_each(|event| self.mark_event(stream, event));
             }
-            ToShard::Live { pattern, event, room: _ } => self.mark_live(&pattern, &event),
+            ToShard::Live { pattern, event, read, room: _ } => {
+                self.batch.read_at(read);
+                self.mark_live(&pattern, &event);
+            }
             ToShard::Head { stream, head } => self.streams[usize::from(stream)].head.set(Some(head)),
             ToShard::Begin { stream, log, head, gap } => {
                 let view = &self.streams[usize::from(stream)];
@@ -232,6 +253,7 @@ impl Shard {
             return;
         }
         self.metrics.events_sent.add(u64::from(taken.len));
+        client.count_events(taken.len);
         if client.closing().is_none() {
             self.write_list(client, taken);
         }
@@ -256,6 +278,7 @@ impl Shard {
         };
         if written > 0 {
             self.metrics.bytes_sent.add(written as u64);
+            client.count_bytes(written);
             client.progressed(self.batch.now.get(), waits);
         }
         if written == all && !waits {

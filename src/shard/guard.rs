@@ -1,6 +1,6 @@
 //! What keeps a client in its shard, whoever serves its connection: when it is dropped, the client is in no index any more.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -10,7 +10,8 @@ use super::client::{Client, Closing};
 use super::output::Way;
 use crate::server::h2::outgoing::Outgoing;
 use crate::server::socket::Transport;
-use crate::telemetry::metrics::CloseReason;
+use crate::telemetry::access::{self, Arrival};
+use crate::telemetry::metrics::{CloseReason, Closed, Opened};
 
 /// Keeps a client in its shard. Dropping it takes the client out of every index and counts its end.
 #[derive(Debug)]
@@ -19,11 +20,13 @@ pub struct Guard {
     client: Rc<Client>,
     /// Set when the response has been committed: only then is it a connection in the metrics.
     opened: Cell<bool>,
+    /// What is to be logged when it is.
+    arrival: RefCell<Option<Box<Arrival>>>,
 }
 
 impl Guard {
-    pub(super) fn new(shard: Rc<Shard>, client: Rc<Client>) -> Self {
-        Self { shard, client, opened: Cell::new(false) }
+    pub(super) fn new(shard: Rc<Shard>, client: Rc<Client>, arrival: Option<Box<Arrival>>) -> Self {
+        Self { shard, client, opened: Cell::new(false), arrival: RefCell::new(arrival) }
     }
 
     /// The client.
@@ -38,9 +41,37 @@ impl Guard {
 
     /// Counts the stream as open: the response is committed.
     pub(crate) fn opened(&self) {
-        if !self.opened.replace(true) {
-            self.shard.metrics.opened(self.client.route, self.client.protocol, self.client.resume.get());
-            tracing::debug!(connection = %self.client.connection, "Stream opened");
+        if self.opened.replace(true) {
+            return;
+        }
+        let (client, metrics) = (&self.client, &self.shard.metrics);
+        let (route, protocol, resume) = (client.route, client.protocol, client.resume.get());
+        let arrival = self.arrival.take();
+        let age = arrival.as_ref().and_then(|arrival| arrival.age);
+        metrics.opened(Opened { route, protocol, resume, after: self.shard.since_asked(client), age });
+        metrics.subscriptions.add(client.patterns());
+        if let Some(arrival) = arrival {
+            access::opened(self.stream(), &arrival, resume);
+        }
+    }
+
+    /// Counts the stream as ended, after it was counted as open.
+    fn closed(&self, reason: CloseReason) {
+        let (client, metrics) = (&self.client, &self.shard.metrics);
+        let (phase, lasted) = (client.phase_reached(), self.shard.since_asked(client));
+        let queued = client.output.borrow().waiting_bytes();
+        metrics.closed(Closed { route: client.route, reason, phase, lasted, queued });
+        metrics.subscriptions.sub(client.patterns());
+        let (events, bytes) = client.counted();
+        access::closed(self.stream(), access::Ending { reason, phase, lasted, events, bytes });
+    }
+
+    fn stream(&self) -> access::Stream<'_> {
+        access::Stream {
+            connection: self.client.connection,
+            route: self.shard.metrics.path(self.client.route),
+            user: self.client.user(),
+            protocol: self.client.protocol,
         }
     }
 
@@ -82,19 +113,15 @@ impl Guard {
 impl Drop for Guard {
     fn drop(&mut self) {
         self.shard.remove(&self.client);
-        let (route, metrics) = (self.client.route, &self.shard.metrics);
         let reason = match self.client.closing() {
             Some(Closing::Orderly(reason) | Closing::Abrupt(reason)) => reason,
             None => CloseReason::Client,
         };
-        if !self.opened.get() {
+        if self.opened.get() {
+            self.closed(reason);
+        } else if reason != CloseReason::Client {
             // Who leaves before there is a stream has closed none.
-            if reason != CloseReason::Client {
-                metrics.never_opened(route, reason);
-            }
-        } else {
-            metrics.closed(route, reason, self.client.phase_reached());
-            tracing::debug!(connection = %self.client.connection, close.reason = reason.label(), "Stream closed");
+            self.shard.metrics.never_opened(self.client.route, reason);
         }
     }
 }

@@ -215,6 +215,7 @@ impl Client {
             last_event_id,
             protocol: Protocol::Http2,
             expires_in: None,
+            arrival: None,
             permit: self.limiter.admit(None, None).expect("the limits are wide"),
         };
         let shard = sidecar.shards[random.below(sidecar.shards.len() as u64) as usize].clone();

@@ -111,7 +111,8 @@ impl Sidecar {
         let (mut shards, mut deliver, mut queues) = (Vec::new(), Vec::new(), Vec::new());
         for index in 0..SHARDS {
             let (queue, end) = ShardQueue::new();
-            let shard = Shard::new(index, Arc::new(Live::new(settings)), feeds.clone(), Arc::new(ShardMetrics::new(1)));
+            let metrics = Arc::new(ShardMetrics::new(&["/events".to_owned()]));
+            let shard = Shard::new(index, Arc::new(Live::new(settings)), feeds.clone(), metrics);
             // Sweeping needs the clock of the machine; what it does is shown elsewhere.
             deliver.push(Box::pin(shard.clone().deliver_loop(end)) as Pin<Box<dyn Future<Output = ()>>>);
             shards.push(shard);

@@ -13,6 +13,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedCipherSuite};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::expiry;
 use super::host::Host;
 use super::proxies::Proxies;
 use crate::config::Tls;
@@ -57,12 +58,23 @@ pub enum TlsError {
     Os(#[from] io::Error),
 }
 
+/// What certificate files hold.
+#[derive(Debug)]
+pub struct Loaded {
+    /// For connections.
+    pub server: Arc<ServerConfig>,
+    /// When the first of the certificates that are shown expires, in seconds since 1970; 0 where that cannot be read.
+    pub not_after: u64,
+}
+
 /// Reads certificate and key, and the authority of client certificates.
-pub fn load(config: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn load(config: &Tls) -> Result<Loaded, TlsError> {
     let provider = CryptoProvider { cipher_suites: CIPHER_SUITES.to_vec(), ..aws_lc_rs::default_provider() };
     let provider = Arc::new(provider);
     let key = PrivateKeyDer::from_pem_file(&config.key).map_err(pem_error(&config.key))?;
-    let certified = CertifiedKey::from_der(certificates(&config.cert)?, key, &provider)?;
+    let shown = certificates(&config.cert)?;
+    let not_after = expiry::first_of(&shown);
+    let certified = CertifiedKey::from_der(shown, key, &provider)?;
     let proxies = match &config.proxies {
         Some(proxies) => Some(Proxies::new(roots(&proxies.ca)?, &proxies.names, provider.clone())?),
         None => None,
@@ -84,7 +96,7 @@ pub fn load(config: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         server.ticketer = aws_lc_rs::Ticketer::new()?;
         server.send_tls13_tickets = 1;
     }
-    Ok(Arc::new(server))
+    Ok(Loaded { server: Arc::new(server), not_after })
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, TlsError> {

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::digest::{self, SHA256};
 use rustls::ServerConfig;
 
-use super::config::{TlsError, load};
+use super::config::{Loaded, TlsError, load};
 use crate::config::Tls;
 use crate::live::Live;
 
@@ -16,6 +17,7 @@ use crate::live::Live;
 pub struct LiveConfig {
     files: Tls,
     current: Live<ServerConfig>,
+    not_after: AtomicU64,
     /// What the files held when they were last read, whether that was good or not.
     tried: Mutex<Option<Fingerprint>>,
 }
@@ -35,8 +37,18 @@ impl LiveConfig {
     /// Reads the files for the first time.
     pub fn new(files: &Tls) -> Result<Self, TlsError> {
         let tried = fingerprint(files).ok();
-        let current = load(files)?;
-        Ok(Self { files: files.clone(), current: Live::new(current), tried: Mutex::new(tried) })
+        let Loaded { server, not_after } = load(files)?;
+        Ok(Self {
+            files: files.clone(),
+            current: Live::new(server),
+            not_after: AtomicU64::new(not_after),
+            tried: Mutex::new(tried),
+        })
+    }
+
+    /// When the first of the certificates that are shown expires, in seconds since 1970; 0 where that cannot be read.
+    pub fn not_after(&self) -> u64 {
+        self.not_after.load(Ordering::Relaxed)
     }
 
     /// For one more connection.
@@ -54,7 +66,9 @@ impl LiveConfig {
             return Ok(Reloaded::Unchanged);
         }
         *tried = found;
-        self.current.set(load(&self.files)?);
+        let Loaded { server, not_after } = load(&self.files)?;
+        self.current.set(server);
+        self.not_after.store(not_after, Ordering::Relaxed);
         Ok(Reloaded::Applied)
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! Each call site may write [`BURST`] lines at once and another one every [`REFILL`]; what is left out is counted, and the
 //! count is told every [`TELL_INTERVAL`]. Call sites are known when the program is built, so neither lines nor memory grow
-//! with what peers, publishers and servers do, whichever crate tells of it. `debug` is not limited: somebody is looking.
+//! with what peers, publishers and servers do, whichever crate tells of it. `debug` is not limited: somebody is looking. Neither are
+//! the two lines of each event stream ([`access`]): how many streams may be opened is limited itself.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,8 @@ use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
+use crate::telemetry::access;
+
 /// Lines that one call site may write at once.
 const BURST: u32 = 10;
 /// How long until it may write another.
@@ -20,7 +24,15 @@ const REFILL: Duration = Duration::from_secs(10);
 /// How often what was left out is told.
 pub const TELL_INTERVAL: Duration = Duration::from_secs(10);
 /// The target of the lines that tell it; they are not limited themselves.
-const TELLING: &str = "sidestream::telemetry::left_out";
+pub(super) const TELLING: &str = "sidestream::telemetry::left_out";
+
+/// Lines left out in this process.
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines were left out so far.
+pub fn left_out() -> u64 {
+    LEFT_OUT.load(Ordering::Relaxed)
+}
 
 /// What every call site has written, and left out. Clones share it.
 #[derive(Debug, Clone, Default)]
@@ -40,7 +52,7 @@ impl Limit {
     }
 
     fn admits(&self, metadata: &'static Metadata<'static>, now: Instant) -> bool {
-        if *metadata.level() > Level::INFO || metadata.target() == TELLING {
+        if *metadata.level() > Level::INFO || [TELLING, access::TARGET].contains(&metadata.target()) {
             return true;
         }
         let mut sites = self.sites();
@@ -84,6 +96,7 @@ impl Site {
             Some(room) => self.room = room,
             None => {
                 self.left_out = self.left_out.saturating_add(1);
+                LEFT_OUT.fetch_add(1, Ordering::Relaxed);
                 return false;
             }
         }

@@ -4,6 +4,7 @@
 //! line whatever is in it; and none shows a secret of the configuration, whoever quoted it.
 
 use std::fmt::{self, Debug, Write as _};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -19,21 +20,26 @@ use crate::text::bounded;
 /// Longest value shown, in bytes before escaping.
 const VALUE_BYTES_MAX: usize = 1024;
 
+/// What is not shown; may change while lines are made.
+pub(super) type Shared = Arc<RwLock<Redaction>>;
+
 /// Makes lines.
 #[derive(Debug)]
 pub(super) struct Lines {
     json: bool,
-    redaction: Redaction,
+    redaction: Shared,
 }
 
 impl Lines {
-    pub(super) fn new(json: bool, redaction: Redaction) -> Self {
+    pub(super) fn new(json: bool, redaction: Shared) -> Self {
         Self { json, redaction }
     }
 
     /// Shows a value. Secrets are looked for also where it is cut off.
     fn show(&self, value: &dyn fmt::Display) -> String {
-        let mut shown = self.redaction.hide(bounded(value, VALUE_BYTES_MAX + self.redaction.bytes_max()));
+        let redaction = self.redaction.read().unwrap_or_else(PoisonError::into_inner);
+        let mut shown = redaction.hide(bounded(value, VALUE_BYTES_MAX + redaction.bytes_max()));
+        drop(redaction);
         if shown.len() > VALUE_BYTES_MAX {
             shown.truncate(shown.floor_char_boundary(VALUE_BYTES_MAX));
             shown.push('…');
@@ -141,7 +147,7 @@ impl Visit for Fields<'_> {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use tracing_subscriber::fmt::MakeWriter;
 
@@ -177,7 +183,7 @@ mod tests {
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(memory.clone())
-            .event_format(Lines::new(json, Redaction::of(secrets)))
+            .event_format(Lines::new(json, Arc::new(RwLock::new(Redaction::of(secrets)))))
             .finish();
         tracing::subscriber::with_default(subscriber, happens);
         let bytes = memory.0.lock().expect("one thread").clone();

@@ -51,7 +51,8 @@ pub fn serve<F: Future<Output = ()>>(config: &Arc<Config>, by: &By<'_>, act: imp
     let mut builder = Builder::new_current_thread();
     let runtime = builder.enable_all().start_paused(true).build_local(LocalOptions::default()).expect("a runtime");
     runtime.block_on(async {
-        let metrics = Arc::new(ShardMetrics::new(config.routes.routes.len()));
+        let paths: Vec<String> = config.routes.routes.iter().map(|route| route.path.as_str().to_owned()).collect();
+        let metrics = Arc::new(ShardMetrics::new(&paths));
         let (queue, queue_end) = ShardQueue::new();
         let feeds = feed::spawn(config, queue);
         let shard = Shard::new(0, Arc::new(Live::new(settings(config))), feeds, metrics.clone());
