@@ -231,8 +231,16 @@ struct Raw {
 
 impl Raw {
     fn serve(config: &Config, dir: &tempfile::TempDir, format: &str, stderr: Option<File>) -> Self {
+        Self::serve_at(config, dir, format, stderr, 0)
+    }
+
+    /// The same with the port of the admin listener, which nobody announces here.
+    fn serve_at(config: &Config, dir: &tempfile::TempDir, format: &str, stderr: Option<File>, admin: u16) -> Self {
         let (file, log) = (dir.path().join("raw.toml"), dir.path().join("log"));
-        std::fs::write(&file, config.render()).expect("the configuration is written");
+        let text = config
+            .render()
+            .replace("[admin]\nlisten = \"127.0.0.1:0\"", &format!("[admin]\nlisten = \"127.0.0.1:{admin}\""));
+        std::fs::write(&file, text).expect("the configuration is written");
         let written = File::create(&log).expect("a file");
         let child = Command::new(env!("CARGO_BIN_EXE_sidestream"))
             .args(["serve", "--log-format", format, "--config"])
@@ -284,6 +292,136 @@ async fn a_log_that_cannot_be_written_ends_nobody() {
         support::process::signal(&raw.child, rustix::process::Signal::TERM);
         let status = eventually("it ends", DEADLINE, async || raw.child.try_wait().expect("our own child")).await;
         assert!(status.success(), "{status}");
+    })
+    .await;
+}
+
+/// The lines of streams, as far as they are of this message.
+fn access(app: &App, message: &str) -> Vec<Value> {
+    let lines = app.log_json();
+    lines.into_iter().filter(|l| l["target"] == "sidestream::access" && l["message"] == message).collect()
+}
+
+async fn accesses(app: &App, message: &str, count: usize) -> Vec<Value> {
+    eventually(&format!("{count} times {message}"), DEADLINE, async || {
+        Some(access(app, message)).filter(|lines| lines.len() >= count)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_stream_is_a_line_at_its_open_and_one_at_its_close() {
+    bounded(async {
+        let nats = Nats::start(Version::Current).await;
+        let publisher = nats.events().await;
+        let app = App::start(&Config::on(&nats)).await;
+        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let request = get("/events?secret=in-the-query")
+            .user("alice")
+            .header("X-Forwarded-For", "192.0.2.7")
+            .header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+        let mut alice = app.stream(request).await;
+        publisher.publish("events.user.alice.x", "a payload").await;
+        let event = alice.event().await;
+        drop(alice);
+        let opened = accesses(&app, "Stream opened", 1).await.remove(0);
+        let closed = accesses(&app, "Stream closed", 1).await.remove(0);
+        let shown = |line: &Value, names: &[&str]| -> Vec<String> {
+            names.iter().map(|name| line[*name].to_string().replace('"', "")).collect()
+        };
+        // printf alice | sha256sum
+        let hash = "2bd806c97f0e00af";
+        let names = ["level", "route", "user_hash", "proof", "protocol", "peer", "client", "last_event_id", "resume"];
+        let wanted = ["INFO", "/events", hash, "address", "h1", "tcp", "192.0.2.7", "false", "new"];
+        assert_eq!(shown(&opened, &names), wanted);
+        assert_eq!(opened["trace_id"], trace);
+        let names = ["level", "route", "user_hash", "protocol", "events", "reason", "phase"];
+        assert_eq!(shown(&closed, &names), ["INFO", "/events", hash, "h1", "1", "client", "live"]);
+        assert!(closed["bytes"].as_u64().is_some_and(|bytes| bytes > 100), "{closed}");
+        assert!(closed["duration_ms"].is_u64(), "{closed}");
+        assert_eq!(opened["connection"], closed["connection"]);
+
+        let id = event.id.expect("events of a stream have one");
+        drop(app.stream(get("/events").user("alice").header("Last-Event-ID", id)).await);
+        let again = accesses(&app, "Stream opened", 2).await.remove(1);
+        assert_eq!(shown(&again, &["last_event_id", "resume", "trace_id"]), ["true", "exact", "null"]);
+        accesses(&app, "Stream closed", 2).await;
+        let log = app.log_lines().concat();
+        for secret in ["alice", "in-the-query", "a payload"] {
+            assert!(!log.contains(secret), "{secret} in {log}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_lines_of_streams_are_not_thinned_out_and_can_be_left_out() {
+    bounded(async {
+        const STREAMS: usize = 50;
+        let nats = Nats::start(Version::Current).await;
+        nats.events().await;
+        let loud = App::start(&Config::on(&nats)).await;
+        let filter = "\n[log]\nlevel = \"info,sidestream::access=off\"\n";
+        let silent = App::start(&Config::on(&nats).tables(filter)).await;
+        for n in 0..STREAMS {
+            drop(loud.events(&format!("u{n}")).await);
+            drop(silent.events(&format!("u{n}")).await);
+        }
+        assert_eq!(accesses(&loud, "Stream opened", STREAMS).await.len(), STREAMS);
+        assert_eq!(accesses(&loud, "Stream closed", STREAMS).await.len(), STREAMS);
+        silent.metric_is("sidestream_connections_closed_total", &[], STREAMS as f64, DEADLINE).await;
+        assert!(access(&silent, "Stream opened").is_empty() && access(&silent, "Stream closed").is_empty());
+        assert!(silent.metric("sidestream_log_lines_dropped_total", &[]).await < 1.0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_stream_and_is_counted() {
+    bounded(async {
+        let nats = Nats::start(Version::Current).await;
+        let publisher = nats.events().await;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (port, admin) = (free_port(), free_port());
+        let config = Config::on(&nats).listen(&[&format!("127.0.0.1:{port}")]);
+        let (read, write) = std::io::pipe().expect("a pipe");
+        let mut raw = Raw::serve_at(&config, &dir, "json", Some(File::from(std::os::fd::OwnedFd::from(write))), admin);
+        let address = format!("127.0.0.1:{port}");
+        let mut alice = eventually("a stream is opened", DEADLINE, async || {
+            let stream = TcpStream::connect(&address).await.ok()?;
+            support::Sse::try_open(Wire::over(stream), &get("/events").user("alice")).await
+        })
+        .await;
+        // A pipe holds 64 KiB and the queue one MiB; each stream writes half a kilobyte.
+        let lost = eventually("lines are lost", support::TEST_DEADLINE, async || {
+            let visits = (0..200).map(async |n| {
+                let request = get("/events").user(&format!("u{n}"));
+                drop(support::Sse::open(Wire::tcp(&address).await, &request).await);
+            });
+            join_all(visits).await;
+            let mut wire = Wire::tcp(&format!("127.0.0.1:{admin}")).await;
+            wire.send(b"GET /metrics HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n").await;
+            let text = wire.answer().await.text();
+            let line = text.lines().find(|l| l.starts_with("sidestream_log_lines_dropped_total{cause=\"blocked\"}"));
+            line?.rsplit_once(' ')?.1.parse::<f64>().ok().filter(|lost| *lost > 0.0)
+        })
+        .await;
+        assert!(lost > 0.0);
+        publisher.publish("events.user.alice.x", "still here").await;
+        assert_eq!(alice.event().await.data, "still here");
+        // Somebody reads again: what was lost is told, and the last lines are there.
+        let reader = std::thread::spawn(move || {
+            let (mut read, mut text) = (read, String::new());
+            let _ = read.read_to_string(&mut text);
+            text
+        });
+        support::process::signal(&raw.child, rustix::process::Signal::TERM);
+        let status = eventually("it ends", DEADLINE, async || raw.child.try_wait().expect("our own child")).await;
+        assert!(status.success(), "{status}");
+        let log = reader.join().expect("reads");
+        assert!(log.contains("Log lines lost") && log.contains("\"Draining\""), "{:.2000}", log);
+        let last = log.lines().rev().find(|line| line.contains("Stream closed")).expect("of alice");
+        assert!(last.contains("\"drain\""), "{last}");
     })
     .await;
 }
