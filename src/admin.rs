@@ -42,7 +42,8 @@ const CONNECTIONS_MAX: usize = 24;
 /// The live page's event stream.
 const LIVE: &str = "/live";
 /// What there is, for those who ask for something else.
-const PATHS: &str = "/ /livez /readyz /metrics /version /config /connections /live /drain /kick/{connection} /reload";
+const PATHS: &str =
+    "/ /livez /readyz /metrics /version /config /connections /live /drain /kick/{connection} /reload /log-level";
 
 /// What requests are answered from.
 #[derive(Debug)]
@@ -136,7 +137,7 @@ async fn answer(request: Request<Incoming>, admin: &Admin) -> Result<Answer, Ref
         (&Method::GET | &Method::HEAD, _) => shown(&request, &path, admin).await,
         (method, Some(change)) if *method == change.method() => {
             access::may_change(admin, &request)?;
-            change.make(admin).await
+            change.make(admin, request.into_body()).await
         }
         (_, Some(change)) => Err(Refusal::method(change.allowed())),
         (_, None) => Err(Refusal::method("GET, HEAD")),

@@ -288,6 +288,13 @@ pub struct Log {
     pub format: LogFormat,
 }
 
+impl Log {
+    /// Whether a text is a level, or a filter, that can be meant.
+    pub fn is_level(text: &str) -> bool {
+        check::is_log_filter(text)
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {

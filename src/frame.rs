@@ -103,7 +103,7 @@ impl Frame {
 
     /// Builds one event. `name` and `id` must already be free of CR, LF and NUL, which every caller ensures by type or
     /// by [`checked_name`].
-    fn event(name: Option<&str>, id: Option<&str>, retry: Option<u64>, data: &str) -> Self {
+    pub(crate) fn event(name: Option<&str>, id: Option<&str>, retry: Option<u64>, data: &str) -> Self {
         let lines = 1 + memchr::memchr2_iter(b'\n', b'\r', data.as_bytes()).count();
         let fields = name.map_or(0, |n| n.len() + 8) + id.map_or(0, |i| i.len() + 5) + retry.map_or(0, |_| 28);
         let mut builder = ChunkBuilder::with_capacity(fields + data.len() + 7 * lines + 1);

@@ -9,8 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::app::State;
 use crate::config::error::Report;
 use crate::config::load::{self, Loaded, Sources};
-use crate::config::reload;
 use crate::config::show::Effective;
+use crate::config::{self, reload};
 use crate::server::tls::{self, LiveConfig};
 use crate::telemetry::log::Log;
 
@@ -116,6 +116,15 @@ impl Reloader {
                 tracing::error!(%error, "Certificates have changed and cannot be used; those from before stay");
             }
         }
+    }
+
+    /// Puts another level of the log in force, until the configuration is read again. `false` where it is none.
+    pub fn set_log_level(&self, level: &str) -> bool {
+        let set = config::Log::is_level(level) && self.log.set_level(level).is_ok();
+        if set {
+            tracing::info!(level, "Log level set");
+        }
+        set
     }
 
     /// Every value in force with its origin, secrets left out.

@@ -147,3 +147,27 @@ async fn the_configuration_in_force_is_shown_without_its_secrets() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_level_of_the_log_is_set_while_it_runs() {
+    bounded(async {
+        let site = with_token(|config| config).await;
+        let app = &site.app;
+        // Refusals are told at `debug`.
+        let refused = |app: &App| app.log_lines().iter().filter(|line| line.contains("Request refused")).count();
+        app.ask(support::get("/before")).await.is_refusal(404, "not_found");
+        let set = app.admin_send("PUT", "/log-level", Some(TOKEN), "info,sidestream::http=debug").await;
+        assert_eq!((set.head.status, &body(&set)["level"]), (200, &"info,sidestream::http=debug".into()));
+        app.ask(support::get("/between")).await.is_refusal(404, "not_found");
+        app.logs("Request refused", DEADLINE).await;
+        assert_eq!(app.admin_send("PUT", "/log-level", Some(TOKEN), "info\n").await.head.status, 200);
+        app.ask(support::get("/behind")).await.is_refusal(404, "not_found");
+        for wrong in ["", "inof", "info,=", &"x".repeat(2000)] {
+            app.admin_send("PUT", "/log-level", Some(TOKEN), wrong).await.is_refusal(400, "bad_level");
+        }
+        app.admin_send("PUT", "/log-level", None, "trace").await.is_refusal(401, "token_missing");
+        app.admin_send("POST", "/log-level", Some(TOKEN), "trace").await.is_refusal(405, "method_not_allowed");
+        assert_eq!(refused(app), 1, "before and behind are told of at debug only");
+    })
+    .await;
+}

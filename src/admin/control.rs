@@ -1,5 +1,7 @@
-//! What an operator may do: end a connection, drain, read the configuration again.
+//! What an operator may do: end a connection, drain, read the configuration again, set the level of the log.
 
+use http_body_util::{BodyExt as _, Collected, Limited};
+use hyper::body::Incoming;
 use hyper::{Method, StatusCode};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -11,6 +13,9 @@ use crate::app::State;
 use crate::link;
 use crate::reload::{Applied, ReloadError};
 
+/// Longest level or filter, in bytes.
+const LEVEL_BYTES_MAX: usize = 1024;
+
 /// Something that a request may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
@@ -20,6 +25,8 @@ pub enum Change {
     Drain,
     /// `POST /reload`
     Reload,
+    /// `PUT /log-level`, with the level or filter as the body.
+    LogLevel,
 }
 
 impl Change {
@@ -28,28 +35,44 @@ impl Change {
         match path {
             "/drain" => Some(Self::Drain),
             "/reload" => Some(Self::Reload),
+            "/log-level" => Some(Self::LogLevel),
             _ => path.strip_prefix("/kick/").map(|connection| Self::Kick(connection.to_owned())),
         }
     }
 
     /// How it is asked for.
     pub fn method(&self) -> Method {
-        Method::POST
+        if *self == Self::LogLevel { Method::PUT } else { Method::POST }
     }
 
     /// The methods that the path has.
     pub fn allowed(&self) -> &'static str {
-        if *self == Self::Drain { "GET, HEAD, POST" } else { "POST" }
+        match self {
+            Self::Drain => "GET, HEAD, POST",
+            Self::LogLevel => "PUT",
+            Self::Kick(_) | Self::Reload => "POST",
+        }
     }
 
     /// Does it.
-    pub async fn make(self, admin: &Admin) -> Result<Answer, Refusal> {
+    pub async fn make(self, admin: &Admin, body: Incoming) -> Result<Answer, Refusal> {
         match self {
             Self::Kick(connection) => kick(&admin.state, &connection).await,
             Self::Drain => Ok(drain(&admin.state).await),
             Self::Reload => reload(admin),
+            Self::LogLevel => log_level(admin, body).await,
         }
     }
+}
+
+async fn log_level(admin: &Admin, body: Incoming) -> Result<Answer, Refusal> {
+    let body = Limited::new(body, LEVEL_BYTES_MAX).collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let level = std::str::from_utf8(&body).unwrap_or_default().trim();
+    if admin.reloader.set_log_level(level) {
+        return Ok(json_body(StatusCode::OK, &json!({"level": level})));
+    }
+    let message = "the body is off, error, warn, info, debug, trace, or a filter such as info,sidestream::feed=debug";
+    Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_level", message))
 }
 
 async fn kick(state: &State, connection: &str) -> Result<Answer, Refusal> {

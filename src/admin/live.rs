@@ -80,7 +80,7 @@ async fn snapshot(state: &State) -> Value {
         .collect();
     let mut snapshot = state.metrics.overview();
     let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let more = json!({
+    let uses = json!({
         "time": u64::try_from(time.as_millis()).unwrap_or(u64::MAX),
         "version": env!("CARGO_PKG_VERSION"),
         "ready": checks.iter().all(|(_, good)| *good),
@@ -91,8 +91,8 @@ async fn snapshot(state: &State) -> Value {
         "streams": streams,
         "slowest": slowest,
     });
-    if let (Some(snapshot), Value::Object(more)) = (snapshot.as_object_mut(), more) {
-        snapshot.extend(more);
+    if let Value::Object(uses) = uses {
+        snapshot.extend(uses);
     }
-    snapshot
+    snapshot.into()
 }

@@ -133,7 +133,7 @@ mod tests {
 
     /// Every part gives a sign of life 11 s after the process began, but for one.
     fn found_when_silent(part: Option<&str>) -> Option<&'static str> {
-        let metrics = Metrics::new(2, Vec::new(), Vec::new());
+        let metrics = Metrics::new(2, Vec::new(), Vec::new(), Arc::default());
         let later = Instant::now() + Duration::from_secs(11);
         assert_eq!(silent(&metrics, Instant::now(), PATIENCE), None, "all have just begun");
         // A shard tells the moment of its sweep in milliseconds since it began.

@@ -16,6 +16,7 @@ mod unbuilt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+pub(super) use self::limits::is_filter as is_log_filter;
 use super::Config;
 use super::error::{Fault, FaultKind};
 use super::file::join;

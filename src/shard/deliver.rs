@@ -193,7 +193,8 @@ impl Shard {
     fn kick(&self, connection: uuid::Uuid, abruptly: bool) -> bool {
         let found = self.clients.borrow().iter().find(|(_, c)| c.connection == connection).map(|(_, c)| c.clone());
         match &found {
-            Some(client) if abruptly => client.abort(CloseReason::Kicked),
+            // Who takes nothing would not take a goodbye either, and has to be gone all the same.
+            Some(client) if abruptly || self.takes_nothing(client) => client.abort(CloseReason::Kicked),
             Some(client) => self.bye(client, ByeCode::Kicked, CloseReason::Kicked),
             None => {}
         }

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::client::Client;
+use super::client::{Client, Closing};
 use super::output::Way;
 use super::{Shard, millis};
 use crate::frame::Frame;
@@ -13,6 +13,8 @@ use crate::telemetry::metrics::CloseReason;
 
 /// Parts the clients are visited in, one per tick.
 pub(super) const PARTS: usize = 4;
+/// A stream that ends, and takes neither what waits nor the goodbye, is waited for so long. Its cursor brings it back.
+const GOODBYE_PATIENCE: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(1000 / PARTS as u64);
 
 /// Heartbeat frames of one tick: one per stream, one for routes without.
@@ -47,6 +49,11 @@ impl Shard {
 
     fn visit(&self, client: &Client, now: u64, heartbeats: &mut Heartbeats) {
         client.watch(now);
+        if let Some(Closing::Orderly(reason)) = client.closing()
+            && self.takes_nothing(client)
+        {
+            return client.abort(reason);
+        }
         if client.blocked_for(now).is_some_and(|blocked| blocked >= millis(self.settings.get().write_timeout)) {
             return client.abort(CloseReason::Slow);
         }
@@ -59,6 +66,11 @@ impl Shard {
             return self.bye(client, code, reason);
         }
         self.heartbeat(client, now, heartbeats);
+    }
+
+    /// Whether a client has not taken anything for so long that a goodbye would not be heard.
+    pub(super) fn takes_nothing(&self, client: &Client) -> bool {
+        client.blocked_for(self.now()).is_some_and(|blocked| blocked >= millis(GOODBYE_PATIENCE))
     }
 
     fn heartbeat(&self, client: &Client, now: u64, heartbeats: &mut Heartbeats) {

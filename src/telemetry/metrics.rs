@@ -1,7 +1,7 @@
 //! Every number of the process: who counts what, and who reads it.
 //!
 //! Counting is a relaxed store to an atomic that only one thread writes ([`number`]); the sums over shards are made when
-//! somebody asks ([`render`]). What there is, is one table ([`names`]); its reference is `docs/metrics.md` ([`reference`]).
+//! somebody asks ([`render`], and [`overview`] for the live page). What there is, is one table ([`names`]); its reference is `docs/metrics.md` ([`reference`]).
 //! Labels come from closed sets (route path, reason, protocol), never from a user, subject, address or connection.
 
 mod feed;
@@ -9,6 +9,7 @@ pub mod histogram;
 mod labels;
 pub mod names;
 pub mod number;
+mod overview;
 mod page;
 mod process;
 pub mod reference;

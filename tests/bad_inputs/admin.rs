@@ -11,7 +11,7 @@ use crate::table::{Row, Table};
 const GOOD: &[(&str, &str)] = &[("Host", "127.0.0.1:9464")];
 /// What answers say whatever is asked, though it may stand in requests, too.
 const SAID_ANYWAY: [&str; 5] = [
-    "there are /livez /readyz /metrics /version /config /connections /drain /kick/{connection} /reload",
+    "there are / /livez /readyz /metrics /version /config /connections /live /drain /kick/{connection} /reload /log-level",
     "Authorization: Bearer",
     "\"connections\":[]",
     "token_not_configured",

@@ -297,9 +297,15 @@ impl App {
 
     /// Any request on the admin listener, with a token if one is given.
     pub async fn admin_ask(&self, method: &str, path: &str, token: Option<&str>) -> Answer {
+        self.admin_send(method, path, token, "").await
+    }
+
+    /// The same with a body.
+    pub async fn admin_send(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> Answer {
         let mut wire = Wire::tcp(&self.admin).await;
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\n{token}Content-Length: 0\r\n\r\n");
+        let length = body.len();
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: admin\r\n{token}Content-Length: {length}\r\n\r\n{body}");
         wire.send(head.as_bytes()).await;
         wire.answer().await
     }

@@ -88,7 +88,7 @@ pub(super) fn check_log(cx: &mut Checker<'_>, section: &Section<'_>) -> Log {
 }
 
 /// A lone word must be a level: as a filter it would name a module, and `inof` would silence everything.
-fn is_filter(text: &str) -> bool {
+pub(in crate::config) fn is_filter(text: &str) -> bool {
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
     let mut words = text.split(',');
     let known = words.all(|word| word.contains('=') || levels.contains(&word.to_ascii_lowercase().as_str()));

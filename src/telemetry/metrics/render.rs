@@ -146,7 +146,7 @@ impl Metrics {
         page.count(metric, &[], self.sum(number));
     }
 
-    fn sum(&self, number: impl Fn(&ShardMetrics) -> u64) -> u64 {
+    pub(super) fn sum(&self, number: impl Fn(&ShardMetrics) -> u64) -> u64 {
         self.shards.iter().fold(0, |sum, shard| sum.wrapping_add(number(shard)))
     }
 
