@@ -1,4 +1,5 @@
-//! The request path of the public listener, in order, on one screen: [`answer`].
+//! The request path of the public listener, in order, on one screen: [`answer`], and [`asker`] and [`asked`], which `sidestream
+//! explain` goes through as well.
 //!
 //! Everything that can be refused is refused here, before a stream takes anything; then the shard opens it. Each step is a
 //! module of its own: [`browser`] (host and origin), [`identity`] and [`trust`] (who), [`target`] (what), [`reject`] (how it
@@ -21,7 +22,6 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Body as _;
 use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, TRANSFER_ENCODING,
 };
@@ -84,9 +84,13 @@ pub enum Answer {
 }
 
 /// What stands between a request and its stream.
-enum No {
+#[derive(Debug)]
+pub enum No {
+    /// It is refused for good.
     Refusal(Refusal),
+    /// It is refused for now.
     Soft(Refused),
+    /// It is answered, and opens no stream.
     Response(Box<Response<Full<Bytes>>>),
 }
 
@@ -142,10 +146,7 @@ async fn stream(
     request: &mut Request,
 ) -> Result<(Response<()>, Guard), No> {
     let at = Instant::now();
-    well_formed(request)?;
-    browser::gate(&config.server, request)?;
-    let address = client_address(config, peer, request.headers());
-    let identity = identity::evaluate(config, peer, request.headers_mut())?;
+    let Asker { address, identity } = asker(config, peer, request)?;
     if let Some(identity) = &identity {
         context.shard.metrics.vouched(identity.proof);
     }
@@ -154,20 +155,9 @@ async fn stream(
     {
         return Err(No::Response(Box::new(answer)));
     }
-    let segments = target::segments(request.uri())?;
-    let (index, route, captures) = find(config, &segments)?;
-    method(config, request)?;
-    no_body(request)?;
-    if !browser::accepts_event_stream(request.headers()) {
-        return Err(Refusal::NotAcceptable.into());
-    }
-    let query = Query::parse(request.uri())?;
     // Only `sidestream dev` has a front; elsewhere a query never names anyone.
-    let named = context.front.as_ref().and_then(|front| front.user(&query)).transpose()?;
-    let user = identity.as_ref().and_then(|identity| identity.user.clone()).or(named);
-    let token = user.as_ref().map(|user| user.token.clone());
-    let grant = grant(route, token, identity.as_ref(), &captures, &query)?;
-    let last_event_id = last_event_id(request.headers(), &query)?;
+    let named = |query: &Query| context.front.as_ref().and_then(|front| front.user(query));
+    let Asked { index, route, user, grant, last_event_id } = asked(config, request, identity.as_ref(), named)?;
     if request.method() == Method::HEAD {
         return Err(No::Response(Box::new(head().map(|()| Full::default()))));
     }
@@ -199,8 +189,64 @@ async fn stream(
     Ok((head(), open(context, spec).await?))
 }
 
+/// Who asks, as far as it is decided before the path counts.
+#[derive(Debug)]
+pub struct Asker {
+    /// The client's address, where it is known.
+    pub address: Option<IpAddr>,
+    /// What a proven proxy vouched for.
+    pub identity: Option<Identity>,
+}
+
+/// What a request may hear, and from where on.
+#[derive(Debug)]
+pub struct Asked<'c> {
+    /// Number of the route.
+    pub index: usize,
+    /// The route.
+    pub route: &'c Route,
+    /// Who hears it.
+    pub user: Option<User>,
+    /// What is heard.
+    pub grant: Grant,
+    /// Where it goes on.
+    pub last_event_id: LastEventId,
+}
+
+/// The first half of the request path: a sound request, of a page that may ask, and its identity, whose headers are then gone.
+pub fn asker<B>(config: &Config, peer: Peer, request: &mut hyper::Request<B>) -> Result<Asker, Refusal> {
+    well_formed(request)?;
+    browser::gate(&config.server, request)?;
+    let address = client_address(config, peer, request.headers());
+    let identity = identity::evaluate(config, peer, request.headers_mut())?;
+    Ok(Asker { address, identity })
+}
+
+/// The second half: everything that is decided without a shard. `named`: a user that a query names.
+pub fn asked<'c, B: hyper::body::Body>(
+    config: &'c Config,
+    request: &hyper::Request<B>,
+    identity: Option<&Identity>,
+    named: impl FnOnce(&Query) -> Option<Result<User, Refusal>>,
+) -> Result<Asked<'c>, No> {
+    let segments = target::segments(request.uri())?;
+    let (index, route, captures) = find(config, &segments)?;
+    method(config, request)?;
+    no_body(request)?;
+    if !browser::accepts_event_stream(request.headers()) {
+        return Err(Refusal::NotAcceptable.into());
+    }
+    let query = Query::parse(request.uri())?;
+    let named = named(&query).transpose()?;
+    let user = identity.and_then(|identity| identity.user.clone()).or(named);
+    let token = user.as_ref().map(|user| user.token.clone());
+    let grant = grant(route, token, identity, &captures, &query)?;
+    let last_event_id = last_event_id(request.headers(), &query)?;
+    Ok(Asked { index, route, user, grant, last_event_id })
+}
+
 /// What no request of ours looks like, whatever its route.
-fn well_formed(request: &Request) -> Result<(), Refusal> {
+fn well_formed<B>(request: &hyper::Request<B>) -> Result<(), Refusal> {
     if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_2) {
         return Err(Refusal::Version);
     }
@@ -223,16 +269,16 @@ fn client_address(config: &Config, peer: Peer, headers: &HeaderMap) -> Option<Ip
     }
 }
 
-type Found<'c> = (usize, &'c Route, Vec<(&'c str, &'c str)>);
+type Found<'c, 's> = (usize, &'c Route, Vec<(&'s str, &'s str)>);
 
-fn find<'c>(config: &'c Config, segments: &'c [String]) -> Result<Found<'c>, Refusal> {
+fn find<'c: 's, 's>(config: &'c Config, segments: &'s [String]) -> Result<Found<'c, 's>, Refusal> {
     let mut routes = config.routes.routes.iter().enumerate();
     routes
         .find_map(|(index, route)| route.path.matches(segments).map(|captures| (index, route, captures)))
         .ok_or(Refusal::NotFound)
 }
 
-fn method(config: &Config, request: &Request) -> Result<(), No> {
+fn method<B>(config: &Config, request: &hyper::Request<B>) -> Result<(), No> {
     match *request.method() {
         Method::GET | Method::HEAD => Ok(()),
         Method::OPTIONS => Err(No::Response(Box::new(browser::options(&config.server, request.headers().get(ORIGIN))))),
@@ -240,11 +286,11 @@ fn method(config: &Config, request: &Request) -> Result<(), No> {
     }
 }
 
-fn no_body(request: &Request) -> Result<(), Refusal> {
+fn no_body<B: hyper::body::Body>(request: &hyper::Request<B>) -> Result<(), Refusal> {
     if has_body(request) { Err(Refusal::BodyNotAllowed) } else { Ok(()) }
 }
 
-fn has_body(request: &Request) -> bool {
+fn has_body<B: hyper::body::Body>(request: &hyper::Request<B>) -> bool {
     let headers = request.headers();
     let announced = headers.contains_key(TRANSFER_ENCODING) || headers.get_all(CONTENT_LENGTH).iter().any(|l| l != "0");
     announced || !request.body().is_end_stream()
