@@ -14,9 +14,17 @@ use crate::telemetry::metrics::NATS_GRACE;
 /// A shard that has not swept its clients for this long is stuck.
 const SHARD_SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// What is running, as `/version` and `sidestream version --json` say it.
+/// What is running, as `/version` and `sidestream version --json` say it. `revision` is `unknown` in a build for development.
 pub fn version() -> serde_json::Value {
-    json!({"name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "crypto": "aws-lc-rs"})
+    let features: Vec<&str> = env!("SIDESTREAM_BUILD_FEATURES").split(',').filter(|name| !name.is_empty()).collect();
+    json!({
+        "name": env!("CARGO_PKG_NAME"),
+        "version": env!("CARGO_PKG_VERSION"),
+        "revision": env!("SIDESTREAM_BUILD_REVISION"),
+        "rustc": env!("SIDESTREAM_BUILD_RUSTC"),
+        "crypto": "aws-lc-rs",
+        "features": features,
+    })
 }
 
 /// `/livez`.

@@ -17,12 +17,10 @@ pub fn run(args: &Args) -> Exit {
 }
 
 fn text(json: bool) -> String {
-    let (name, version) = (env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
-    if !json {
-        return format!("{name} {version}");
+    if json {
+        return crate::admin::version().to_string();
     }
-    let features: [&str; 0] = [];
-    serde_json::json!({ "name": name, "version": version, "crypto": "aws-lc-rs", "features": features }).to_string()
+    concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned()
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ impl Metrics {
 
     fn process(&self, page: &mut Page) {
         let started = self.started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-        let build = [env!("CARGO_PKG_VERSION"), env!("SIDESTREAM_REVISION"), env!("SIDESTREAM_RUSTC"), "aws-lc-rs"];
+        let (revision, rustc) = (env!("SIDESTREAM_BUILD_REVISION"), env!("SIDESTREAM_BUILD_RUSTC"));
+        let build = [env!("CARGO_PKG_VERSION"), revision, rustc, "aws-lc-rs"];
         page.count(&names::BUILD_INFO, &build, 1);
         page.number(&names::START_TIME, &[], started);
         page.count(&names::READY, &[], self.is_ready().into());
