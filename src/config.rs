@@ -10,6 +10,7 @@ mod file;
 mod layers;
 pub mod load;
 mod nearest;
+pub mod reference;
 pub mod reload;
 mod secret;
 pub mod show;

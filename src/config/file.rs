@@ -1,7 +1,8 @@
 //! The shape of the TOML file: every key there is, and what type of value it takes.
 //!
 //! One table, [`ROOT`], is the only list of keys; unknown keys, wrong types, environment names and `config show` all
-//! follow from it. The meaning of keys is documented in `default.toml`, their values are checked in `check*`.
+//! the schema and the reference follow from it. The meaning of keys is documented in `default.toml`, their values are
+//! checked in `check*`.
 
 use super::error::{Fault, FaultKind};
 use super::nearest::nearest;
@@ -14,6 +15,10 @@ pub(super) enum Shape {
     Flag,
     Integer,
     Text,
+    /// A string with a unit of time.
+    Duration,
+    /// One of a few words; the checks refuse others.
+    Choice(&'static [&'static str]),
     /// A string with a unit, or an integer: bytes.
     Size,
     Texts,
@@ -33,17 +38,23 @@ pub(super) struct Key {
     /// TOML text of the default, in tables that are absent from `default.toml` or repeat; everywhere else the default is
     /// what `default.toml` says.
     pub(super) default: Option<&'static str>,
+    /// Whether its table is refused without it.
+    pub(super) required: bool,
 }
 
 const fn key(name: &'static str, shape: Shape) -> Key {
-    Key { name, shape, default: None }
+    Key { name, shape, default: None, required: false }
 }
 
 const fn key_or(name: &'static str, shape: Shape, default: &'static str) -> Key {
-    Key { name, shape, default: Some(default) }
+    Key { name, shape, default: Some(default), required: false }
 }
 
-use Shape::{Flag, Integer, Integers, Map, Size, Tables, Text, Texts as TextList};
+const fn needed(name: &'static str, shape: Shape) -> Key {
+    Key { name, shape, default: None, required: true }
+}
+
+use Shape::{Choice, Duration, Flag, Integer, Integers, Map, Size, Tables, Text, Texts as TextList};
 
 /// The whole file.
 pub(super) static ROOT: &[Key] = &[
@@ -56,26 +67,30 @@ pub(super) static ROOT: &[Key] = &[
     key("stream", Tables(STREAM)),
     key("route", Tables(ROUTE)),
     key("limits", Shape::Table(LIMITS)),
-    key("heartbeat", Shape::Table(&[key("interval", Text), key("event", Flag)])),
+    key("heartbeat", Shape::Table(&[key("interval", Duration), key("event", Flag)])),
     key("history", Shape::Table(&[key("bytes", Size)])),
     key("presence", Shape::Table(&[key("subject", Text)])),
-    key("log", Shape::Table(&[key("level", Text), key("format", Text)])),
+    key("log", Shape::Table(&[key("level", Text), key("format", Choice(&["auto", "text", "json"]))])),
 ];
 
 static SERVER: &[Key] = &[
     key("listen", TextList),
     key("hosts", TextList),
     key("origins", TextList),
-    key("drain_window", Text),
-    key("max_age", Text),
-    key("header_timeout", Text),
+    key("drain_window", Duration),
+    key("max_age", Duration),
+    key("header_timeout", Duration),
     key("h2c", Flag),
     key("proxy_protocol", Flag),
     key("tls", Shape::Table(TLS)),
 ];
 
-static TLS: &[Key] =
-    &[key("cert", Text), key("key", Text), key_or("client_ca", Text, "\"\""), key_or("client_names", TextList, "[]")];
+static TLS: &[Key] = &[
+    needed("cert", Text),
+    needed("key", Text),
+    key_or("client_ca", Text, "\"\""),
+    key_or("client_names", TextList, "[]"),
+];
 
 static NATS: &[Key] = &[
     key("servers", TextList),
@@ -91,7 +106,7 @@ static NATS: &[Key] = &[
 ];
 
 static TRUST: &[Key] = &[
-    key("proxies", TextList),
+    needed("proxies", TextList),
     key_or("peer_uids", Integers, "[]"),
     key_or("client_certificate", Flag, "false"),
     key_or("secret_header", Text, "\"X-Sidestream-Secret\""),
@@ -107,27 +122,27 @@ static IDENTITY: &[Key] = &[
     key("claims_audiences", TextList),
     key("expires_header", Text),
     key("variables", Map),
-    key("user_encoding", Text),
+    key("user_encoding", Choice(&["refuse", "base64url"])),
     key("subjects_header", Text),
 ];
 
 static STREAM: &[Key] = &[
-    key("name", Text),
+    needed("name", Text),
     key_or("subjects", TextList, "[]"),
     key_or("create", Flag, "false"),
-    key_or("max_age", Text, "\"24h\""),
+    key_or("max_age", Duration, "\"24h\""),
     key_or("max_bytes", Size, "\"1GiB\""),
 ];
 
 static ROUTE: &[Key] = &[
-    key("path", Text),
+    needed("path", Text),
     key("stream", Text),
     key_or("subjects", TextList, "[]"),
     key_or("allow", TextList, "[]"),
     key_or("live_subjects", TextList, "[]"),
-    key_or("audience", Text, "\"user\""),
+    key_or("audience", Choice(&["user", "anyone"]), "\"user\""),
     key_or("event", Text, "\"header\""),
-    key_or("payload", Text, "\"text\""),
+    key_or("payload", Choice(&["text", "base64", "envelope"]), "\"text\""),
     key_or("last_value", Flag, "false"),
     key_or("select", Flag, "false"),
 ];
@@ -141,7 +156,7 @@ static LIMITS: &[Key] = &[
     key("connects_per_second_per_address", Integer),
     key("queue_bytes", Size),
     key("queue_events", Integer),
-    key("write_timeout", Text),
+    key("write_timeout", Duration),
     key("unsent_buffer", Size),
     key("event_bytes", Size),
     key("replay_events", Integer),
@@ -181,7 +196,7 @@ impl Shaper<'_> {
         match (shape, &mut node.value) {
             (Flag, Value::Flag(_))
             | (Integer, Value::Integer(_))
-            | (Text, Value::Text(_))
+            | (Text | Duration | Choice(_), Value::Text(_))
             | (Size, Value::Text(_) | Value::Integer(_)) => {}
             (TextList, Value::Array(items)) => items.iter_mut().for_each(|item| self.node(item, Text, path)),
             (Integers, Value::Array(items)) => items.iter_mut().for_each(|item| self.node(item, Integer, path)),
@@ -208,7 +223,9 @@ impl Shaper<'_> {
         if self.texts.layer(&node.at) < Layer::Env {
             return;
         }
-        if matches!(shape, Text) && matches!(node.value, Value::Integer(_) | Value::Flag(_) | Value::Other(_)) {
+        if matches!(shape, Text | Duration | Choice(_))
+            && matches!(node.value, Value::Integer(_) | Value::Flag(_) | Value::Other(_))
+        {
             node.value = Value::Text(self.texts.slice(&node.at).to_owned());
         }
         if matches!(shape, TextList | Integers) && !matches!(node.value, Value::Array(_)) {
@@ -220,7 +237,7 @@ impl Shaper<'_> {
         let allowed = match shape {
             Flag => "true or false",
             Integer => "an integer",
-            Text => "a string",
+            Text | Duration | Choice(_) => "a string",
             Size => "a size such as \"256KiB\"",
             TextList => "an array of strings",
             Integers => "an array of integers",
