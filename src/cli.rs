@@ -1,10 +1,18 @@
 //! The command line: parse, choose the command, and give back how it ended. Nothing else reads arguments.
 
+mod admin_client;
 pub mod broadcast;
 pub mod check;
+pub mod completions;
 pub mod config;
+pub mod connections;
 pub mod dev;
+pub mod doctor;
+pub mod drain;
 pub mod exit;
+pub mod explain;
+pub mod kick;
+pub mod man;
 pub mod notify;
 pub mod options;
 pub mod publish;
@@ -25,7 +33,7 @@ use exit::Exit;
 #[derive(Debug, Parser)]
 #[command(name = "sidestream", version, propagate_version = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Example:\n  sidestream dev\n\nExit codes: 64 usage, 66 missing file, 69 NATS unavailable, 70 internal, 71 system, 77 permission, 78 configuration"
+    after_help = "Example:\n  sidestream dev\n\nExit codes: 1 the answer is no (explain, doctor), 64 usage, 66 missing file, 69 NATS unavailable, 70 internal, 71 system, 77 permission, 78 configuration"
 )]
 pub struct Cli {
     /// The command.
@@ -52,6 +60,20 @@ pub enum Command {
     Broadcast(broadcast::Args),
     /// Reads a stream
     Tail(tail::Args),
+    /// Tells what would become of a request, and why
+    Explain(explain::Args),
+    /// Probes a deployed chain from outside
+    Doctor(doctor::Args),
+    /// Lists who is connected to a running instance
+    Connections(connections::Args),
+    /// Ends one connection of a running instance
+    Kick(kick::Args),
+    /// Lets a running instance close all streams, spread over time
+    Drain(drain::Args),
+    /// Prints completions for a shell
+    Completions(completions::Args),
+    /// Prints the manual
+    Man(man::Args),
     /// Prints the version
     Version(version::Args),
 }
@@ -80,6 +102,13 @@ fn dispatch(command: &Command) -> Exit {
         Command::Notify(args) => notify::run(args),
         Command::Broadcast(args) => broadcast::run(args),
         Command::Tail(args) => tail::run(args),
+        Command::Explain(args) => explain::run(args),
+        Command::Doctor(args) => doctor::run(args),
+        Command::Connections(args) => connections::run(args),
+        Command::Kick(args) => kick::run(args),
+        Command::Drain(args) => drain::run(args),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
         Command::Version(args) => version::run(args),
     }
 }

@@ -33,6 +33,7 @@ pub mod admin;
 pub mod app;
 pub mod cli;
 pub mod dev;
+pub mod doctor;
 pub mod dumps;
 pub mod publish;
 pub mod pulse;

@@ -6,9 +6,9 @@
 //! [`crate::sse`], one connection to [`connect`], what a line looks like to [`print`], choosing the exit code to the caller.
 
 mod backoff;
-mod connect;
+pub(crate) mod connect;
 mod print;
-mod target;
+pub(crate) mod target;
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -99,7 +99,7 @@ pub enum TailError {
 
 impl TailError {
     /// A URL is told as it was given, but for one that may hold a password.
-    fn url(url: String, why: &'static str) -> Self {
+    pub(crate) fn url(url: String, why: &'static str) -> Self {
         let url = if url.contains('@') { "[redacted]".to_owned() } else { url };
         Self::Url { url, why }
     }
@@ -320,7 +320,7 @@ fn verdict<B>(response: &Response<B>) -> Verdict {
     }
 }
 
-fn is_event_stream(content_type: &str) -> bool {
+pub(crate) fn is_event_stream(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
     essence.eq_ignore_ascii_case("text/event-stream")
 }
@@ -344,12 +344,12 @@ async fn refusal(response: Response<Body>) -> TailError {
 }
 
 /// `code` of a refusal of ours: `{"error":{"code":…}}`.
-fn error_code(body: &[u8]) -> Option<String> {
+pub(crate) fn error_code(body: &[u8]) -> Option<String> {
     let body: serde_json::Value = serde_json::from_slice(body).ok()?;
     body.pointer("/error/code")?.as_str().map(crate::text::printable)
 }
 
-fn heartbeat_interval(connected: &str) -> Option<Duration> {
+pub(crate) fn heartbeat_interval(connected: &str) -> Option<Duration> {
     let data: serde_json::Value = serde_json::from_str(connected).ok()?;
     data.get("heartbeat")?.as_u64().filter(|seconds| (1..=86_400).contains(seconds)).map(Duration::from_secs)
 }

@@ -6,45 +6,9 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use serde_json::Value;
+use support::command::{command, run};
 use support::tls::{Certificate, Pem};
 use support::{App, Config, DEADLINE, Nats, Version, eventually, on_both_servers};
-use tokio::process::Command;
-
-struct Ran {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
-}
-
-impl Ran {
-    #[track_caller]
-    fn ends_with(self, code: i32) -> Self {
-        assert_eq!(self.code, Some(code), "stdout: {}\nstderr: {}", self.stdout, self.stderr);
-        self
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_str(self.stdout.trim())
-            .unwrap_or_else(|e| panic!("not one JSON value: {:?}: {e}", self.stdout))
-    }
-}
-
-fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
-    command.args(args).stdin(Stdio::null()).kill_on_drop(true).env_remove("RUST_LOG");
-    command
-}
-
-async fn run(args: &[&str]) -> Ran {
-    let output = tokio::time::timeout(DEADLINE, command(args).output()).await;
-    let output =
-        output.unwrap_or_else(|_| panic!("{args:?} did not end within {DEADLINE:?}")).expect("the program starts");
-    Ran {
-        code: output.status.code(),
-        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
-}
 
 fn file(dir: &tempfile::TempDir, text: &str) -> String {
     let path: PathBuf = dir.path().join("sidestream.toml");
@@ -63,7 +27,24 @@ async fn wrong_usage_is_64() {
         assert!(!ran.stderr.is_empty(), "{args:?} says nothing");
     }
     run(&["--help"]).await.ends_with(0);
-    for name in ["serve", "check", "config", "dev", "publish", "notify", "broadcast", "tail", "version"] {
+    for name in [
+        "serve",
+        "check",
+        "config",
+        "dev",
+        "publish",
+        "notify",
+        "broadcast",
+        "tail",
+        "explain",
+        "doctor",
+        "connections",
+        "kick",
+        "drain",
+        "completions",
+        "man",
+        "version",
+    ] {
         assert!(run(&[name, "--help"]).await.ends_with(0).stdout.contains("sidestream"), "{name} --help");
     }
 }
@@ -163,6 +144,9 @@ async fn nats_that_is_not_there_is_69() {
 async fn version_tells_programs_what_runs() {
     let version = run(&["version", "--json"]).await.ends_with(0).json();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"), "{version}");
+    assert!(version["rustc"].as_str().is_some_and(|rustc| rustc.starts_with("rustc 1.")), "{version}");
+    assert_eq!((&version["crypto"], version["features"].is_array()), (&"aws-lc-rs".into(), true), "{version}");
+    assert!(version["revision"].is_string(), "{version}");
     assert!(run(&["version"]).await.ends_with(0).stdout.contains(env!("CARGO_PKG_VERSION")));
 }
 
@@ -245,6 +229,183 @@ async fn tail_gives_up_where_trying_again_is_pointless() {
         let ran = run(&["tail", &url, "--json", "--timeout", "10s"]).await;
         assert_ne!(ran.code, Some(0), "{}", ran.stderr);
         assert!(ran.stderr.contains("401"), "{}", ran.stderr);
+    })
+    .await;
+}
+
+/// The script of the build, in a directory, with what cargo would tell it; the line that names the revision.
+fn revision(program: &std::path::Path, directory: &std::path::Path, profile: &str) -> String {
+    let output = std::process::Command::new(program)
+        .current_dir(directory)
+        .env_remove("SIDESTREAM_REVISION")
+        .env("CARGO_MANIFEST_DIR", directory)
+        .env("PROFILE", profile)
+        .env("RUSTC", "rustc")
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let said = String::from_utf8(output.stdout).expect("UTF-8");
+    let line = said.lines().find_map(|line| line.strip_prefix("cargo::rustc-env=SIDESTREAM_BUILD_REVISION="));
+    line.unwrap_or_else(|| panic!("no revision: {said}")).to_owned()
+}
+
+#[test]
+fn a_release_knows_its_revision_and_builds_without_git_too() {
+    let dir = dir();
+    let (program, source) = (dir.path().join("build"), dir.path().join("source"));
+    let compiled = std::process::Command::new("rustc")
+        .args(["--edition", "2024", "-o"])
+        .arg(&program)
+        .arg(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("build.rs"))
+        .status();
+    assert!(compiled.expect("rustc is here").success());
+    std::fs::create_dir(&source).expect("created");
+    assert_eq!(revision(&program, &source, "release"), "unknown");
+    let git = |args: &[&str]| {
+        let who = ["-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "init.defaultBranch=main"];
+        let output = std::process::Command::new("git").arg("-C").arg(&source).args(who).args(args).output();
+        let output = output.expect("git is here");
+        assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8").trim().to_owned()
+    };
+    git(&["init", "-q"]);
+    std::fs::write(source.join("a"), "1").expect("written");
+    git(&["add", "a"]);
+    git(&["commit", "-qm", "first"]);
+    let head = git(&["rev-parse", "HEAD"]);
+    assert_eq!(revision(&program, &source, "release"), head);
+    assert_eq!(revision(&program, &source, "debug"), "unknown", "builds for development do not ask");
+    std::fs::write(source.join("a"), "2").expect("written");
+    assert_eq!(revision(&program, &source, "release"), format!("{head}-dirty"));
+    let below = source.join("below");
+    std::fs::create_dir(&below).expect("created");
+    assert_eq!(revision(&program, &below, "release"), "unknown", "a repository around it is another's");
+}
+
+#[tokio::test]
+async fn completions_are_ones_that_the_shell_takes() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = run(&["completions", shell]).await.ends_with(0).stdout;
+        assert!(script.contains("broadcast"), "{shell}");
+    }
+    let dir = dir();
+    let path = dir.path().join("sidestream.bash");
+    std::fs::write(&path, run(&["completions", "bash"]).await.stdout).expect("written");
+    let asks = "source \"$1\"; COMP_WORDS=(sidestream conn); COMP_CWORD=1; _sidestream sidestream conn sidestream; echo \"${COMPREPLY[@]}\"";
+    let bash = std::process::Command::new("bash").args(["-c", asks, "-"]).arg(&path).output().expect("bash is here");
+    assert_eq!(
+        String::from_utf8_lossy(&bash.stdout).trim(),
+        "connections",
+        "{}",
+        String::from_utf8_lossy(&bash.stderr)
+    );
+    run(&["completions", "no-such-shell"]).await.ends_with(64);
+}
+
+#[tokio::test]
+async fn the_manual_has_a_page_for_each_command() {
+    let page = run(&["man"]).await.ends_with(0).stdout;
+    assert!(page.contains(".TH sidestream 1") && page.contains("Exit codes"), "{page}");
+    let dir = dir();
+    let target = dir.path().join("man1");
+    run(&["man", "--dir", target.to_str().expect("UTF-8")]).await.ends_with(0);
+    for name in ["sidestream", "sidestream-serve", "sidestream-doctor", "sidestream-config-schema"] {
+        let page = std::fs::read_to_string(target.join(format!("{name}.1"))).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(page.contains(".SH SYNOPSIS"), "{name}");
+    }
+}
+
+/// An admin listener that answers what it is told to, once for each connection.
+async fn admin(answers: Vec<(&'static str, String)>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let served = tokio::spawn(async move {
+        let mut heads = Vec::new();
+        for (status, body) in answers {
+            let (mut stream, _) = listener.accept().await.expect("accepts");
+            let mut bytes = Vec::new();
+            while memchr::memmem::find(&bytes, b"\r\n\r\n").is_none() {
+                assert!(stream.read_buf(&mut bytes).await.expect("readable") > 0, "a request without an end");
+            }
+            heads.push(String::from_utf8(bytes).expect("UTF-8").to_lowercase());
+            let length = body.len();
+            let answer = format!(
+                "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+            );
+            stream.write_all(answer.as_bytes()).await.expect("writable");
+        }
+        heads
+    });
+    (address, served)
+}
+
+#[tokio::test]
+async fn drain_waits_until_nobody_is_left() {
+    let said = |left: u32| ("200 OK", format!("{{\"draining\":true,\"connections\":{left}}}"));
+    let begun = ("202 Accepted", "{\"draining\":true,\"connections\":2,\"window_seconds\":1}".to_owned());
+    let (address, served) = admin(vec![begun.clone(), said(2), said(1), said(0)]).await;
+    let dir = dir();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "open-sesame-open\n").expect("written");
+    let token = token.to_str().expect("UTF-8");
+    let ran = run(&["drain", "--admin", &address, "--token-file", token]).await.ends_with(0);
+    assert!(ran.stdout.contains("draining 2 connections") && ran.stdout.contains("drained"), "{}", ran.stdout);
+    let heads = served.await.expect("served");
+    assert!(heads[0].starts_with("post /drain http/1.1") && heads[1].starts_with("get /drain "), "{heads:?}");
+    assert!(heads.iter().all(|head| head.contains("authorization: bearer open-sesame-open\r\n")), "{heads:?}");
+
+    let (address, served) = admin(vec![begun]).await;
+    run(&["drain", "--no-wait", "--admin", &address]).await.ends_with(0);
+    let heads = served.await.expect("served");
+    assert!(!heads[0].contains("authorization"), "{heads:?}");
+}
+
+#[tokio::test]
+async fn kick_names_a_connection_and_says_when_there_is_none() {
+    let id = "0198c1b2-7d4e-7c3a-9f00-2b1c5a6d7e8f";
+    let refused =
+        |code: &str| format!("{{\"error\":{{\"code\":\"{code}\",\"status\":401,\"message\":\"no, says {code}\"}}}}");
+    let answers = vec![
+        ("200 OK", "{\"kicked\":true}".to_owned()),
+        ("404 Not Found", refused("not_found")),
+        ("401 Unauthorized", refused("token_missing")),
+        ("503 Service Unavailable", refused("busy")),
+    ];
+    let (address, served) = admin(answers).await;
+    assert_eq!(run(&["kick", id, "--admin", &address]).await.ends_with(0).json()["kicked"], true);
+    run(&["kick", id, "--admin", &address]).await.ends_with(1);
+    let ran = run(&["kick", id, "--admin", &address]).await.ends_with(77);
+    assert!(ran.stderr.contains("no, says token_missing"), "{}", ran.stderr);
+    run(&["kick", id, "--admin", &address]).await.ends_with(69);
+    let heads = served.await.expect("served");
+    assert!(heads.iter().all(|head| head.starts_with(&format!("post /kick/{id} "))), "{heads:?}");
+    run(&["kick", id, "--admin", &address]).await.ends_with(69);
+    run(&["kick", "no-uuid", "--admin", &address]).await.ends_with(64);
+    run(&["kick", id, "--admin", &address, "--token-file", "/nowhere/token"]).await.ends_with(66);
+}
+
+#[tokio::test]
+async fn connections_lists_who_is_connected() {
+    support::bounded(async {
+        let nats = Nats::start(Version::Current).await;
+        nats.events().await;
+        let app = App::start(&Config::on(&nats)).await;
+        let (_alice, _bob) = (app.events("alice").await, app.events("bob").await);
+        let all = run(&["connections", "--json", "--admin", &app.admin]).await.ends_with(0).json();
+        assert_eq!((&all["total"], all["connections"].as_array().map(Vec::len)), (&2.into(), Some(2)), "{all}");
+        let ran = run(&["connections", "--user", "alice", "--admin", &app.admin]).await.ends_with(0);
+        assert!(
+            ran.stdout.contains("  alice  ") && ran.stdout.contains("  live  ") && !ran.stdout.contains("bob"),
+            "{}",
+            ran.stdout
+        );
+        let hears = ["connections", "--subject", "events.user.bob.x", "--json", "--admin", &app.admin];
+        assert_eq!(run(&hears).await.ends_with(0).json()["total"], 1);
+        // The address from a configuration.
+        let dir = dir();
+        let path = file(&dir, &format!("[admin]\nlisten = \"{}\"\n", app.admin));
+        assert_eq!(run(&["connections", "--json", "--config", &path]).await.ends_with(0).json()["total"], 2);
     })
     .await;
 }

@@ -1,10 +1,11 @@
-//! `sidestream config show` and `config default`.
+//! `sidestream config show`, `config default`, `config schema` and `config docs`.
 
 use super::exit::Exit;
 use super::options::ConfigArgs;
 use super::print;
 use crate::config::error::Report;
 use crate::config::load::{self, DEFAULT_TOML, Loaded};
+use crate::config::reference;
 
 /// Options of `config`.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,12 +27,20 @@ pub enum Command {
     /// Prints the defaults, every key explained
     #[command(after_help = "Example:\n  sidestream config default > sidestream.toml")]
     Default,
+    /// Prints a JSON Schema of the file, for editors and for checks before a deployment
+    #[command(after_help = "Example:\n  sidestream config schema > sidestream.schema.json")]
+    Schema,
+    /// Prints the reference of all keys as Markdown
+    #[command(after_help = "Example:\n  sidestream config docs > configuration.md")]
+    Docs,
 }
 
 /// Prints.
 pub fn run(args: &Args) -> Exit {
     match &args.command {
         Command::Default => print(DEFAULT_TOML),
+        Command::Schema => print(&format!("{:#}\n", reference::schema())),
+        Command::Docs => print(&reference::markdown()),
         Command::Show(config) => show(config),
     }
 }

@@ -10,6 +10,8 @@ use crate::config::error::{FaultKind, Report};
 pub enum Exit {
     /// Done.
     Ok = 0,
+    /// Done, and the answer is no: `explain` of a request that is refused, `doctor` with a finding.
+    Negative = 1,
     /// The command line is wrong (EX_USAGE).
     Usage = 64,
     /// A named file is missing (EX_NOINPUT).

@@ -17,11 +17,18 @@ use crate::text::printable;
 
 /// Runs a command's future on a runtime of this thread.
 pub fn block_on(command: impl Future<Output = Exit>) -> Exit {
+    match block_on_for(async { Ok(command.await) }) {
+        Ok(exit) | Err(exit) => exit,
+    }
+}
+
+/// The same for a future that gives something.
+pub fn block_on_for<T>(part: impl Future<Output = Result<T, Exit>>) -> Result<T, Exit> {
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(command),
+        Ok(runtime) => runtime.block_on(part),
         Err(error) => {
             eprintln!("error: cannot start a runtime: {error}");
-            Exit::Os
+            Err(Exit::Os)
         }
     }
 }

@@ -1,4 +1,5 @@
-//! One connection of the reader: dial, TLS, request, head of the answer. Reconnecting is left to the caller.
+//! One connection of a reader: dial, TLS, request, head of the answer. Reconnecting is left to the caller. `sidestream doctor`
+//! reads by it as well.
 
 use std::error::Error;
 use std::io;
@@ -26,7 +27,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     /// The certificate is not acceptable: it will not be on the next attempt either.
     Tls(String),
     /// Anything that may pass.
@@ -34,7 +35,9 @@ pub(super) enum ConnectError {
 }
 
 /// Opens the same request again and again.
-pub(super) struct Connector {
+#[derive(Clone)]
+pub(crate) struct Connector {
+    method: Method,
     target: Target,
     headers: HeaderMap,
     tls: Option<(TlsConnector, ServerName<'static>)>,
@@ -42,25 +45,37 @@ pub(super) struct Connector {
 
 impl Connector {
     /// Prepares everything that cannot change between attempts.
-    pub(super) fn new(target: Target, extra: Vec<(HeaderName, HeaderValue)>) -> Result<Self, TailError> {
+    pub(crate) fn new(target: Target, extra: Vec<(HeaderName, HeaderValue)>) -> Result<Self, TailError> {
         let headers = request_headers(&target, extra)?;
-        let tls = if target.tls { Some((tls_connector()?, server_name(&target)?)) } else { None };
-        Ok(Self { target, headers, tls })
+        let tls = if target.tls { Some((tls_connector(&[b"http/1.1"])?, server_name(&target)?)) } else { None };
+        Ok(Self { method: Method::GET, target, headers, tls })
+    }
+
+    /// The same with other headers beside ours, and another method.
+    pub(crate) fn asking(&self, method: Method, extra: Vec<(HeaderName, HeaderValue)>) -> Result<Self, TailError> {
+        let headers = request_headers(&self.target, extra)?;
+        Ok(Self { method, headers, ..self.clone() })
+    }
+
+    /// Whether the server would rather speak HTTP/2; `None` without TLS, where browsers do not.
+    pub(crate) async fn offers_http2(&self) -> Result<Option<bool>, ConnectError> {
+        let Some((_, name)) = &self.tls else { return Ok(None) };
+        let connector = tls_connector(&[b"h2", b"http/1.1"]).map_err(|error| ConnectError::Tls(error.to_string()))?;
+        let handshake =
+            async { connector.connect(name.clone(), self.dial().await?).await.map_err(|e| handshake_error(&e)) };
+        let late = |_| ConnectError::Network(format!("no handshake within {} s", OPEN_TIMEOUT.as_secs()));
+        let stream = tokio::time::timeout(OPEN_TIMEOUT, handshake).await.map_err(late)??;
+        Ok(Some(stream.get_ref().1.alpn_protocol() == Some(b"h2")))
     }
 
     /// Dials, sends the request and waits for the head of the answer.
-    pub(super) async fn open(&self, last_event_id: Option<HeaderValue>) -> Result<Response<Body>, ConnectError> {
+    pub(crate) async fn open(&self, last_event_id: Option<HeaderValue>) -> Result<Response<Body>, ConnectError> {
         let late = |_| ConnectError::Network(format!("no answer within {} s", OPEN_TIMEOUT.as_secs()));
         tokio::time::timeout(OPEN_TIMEOUT, self.open_unbounded(last_event_id)).await.map_err(late)?
     }
 
     async fn open_unbounded(&self, last_event_id: Option<HeaderValue>) -> Result<Response<Body>, ConnectError> {
-        let Target { host, port, .. } = &self.target;
-        let socket = TcpStream::connect((host.as_str(), *port))
-            .await
-            .map_err(|error| ConnectError::Network(format!("cannot connect to {host}, port {port}: {error}")))?;
-        // The request is one small write; do not let it wait for company.
-        let _ = socket.set_nodelay(true);
+        let socket = self.dial().await?;
         let request = self.request(last_event_id)?;
         match &self.tls {
             None => exchange(socket, request).await,
@@ -71,9 +86,19 @@ impl Connector {
         }
     }
 
+    async fn dial(&self) -> Result<TcpStream, ConnectError> {
+        let Target { host, port, .. } = &self.target;
+        let socket = TcpStream::connect((host.as_str(), *port))
+            .await
+            .map_err(|error| ConnectError::Network(format!("cannot connect to {host}, port {port}: {error}")))?;
+        // The request is one small write; do not let it wait for company.
+        let _ = socket.set_nodelay(true);
+        Ok(socket)
+    }
+
     fn request(&self, last_event_id: Option<HeaderValue>) -> Result<Request<Empty<Bytes>>, ConnectError> {
         let mut request = Request::new(Empty::new());
-        *request.method_mut() = Method::GET;
+        *request.method_mut() = self.method.clone();
         *request.uri_mut() =
             self.target.path.parse().map_err(|_| ConnectError::Network("the path cannot be sent".to_owned()))?;
         *request.headers_mut() = self.headers.clone();
@@ -119,7 +144,7 @@ where
 
 /// The answer's body. Dropping it closes the connection.
 #[derive(Debug)]
-pub(super) struct Body {
+pub(crate) struct Body {
     inner: Incoming,
     _driver: Driver,
 }
@@ -146,7 +171,7 @@ impl Drop for Driver {
     }
 }
 
-fn tls_connector() -> Result<TlsConnector, TailError> {
+fn tls_connector(protocols: &[&[u8]]) -> Result<TlsConnector, TailError> {
     let mut roots = rustls::RootCertStore::empty();
     let found = rustls_native_certs::load_native_certs();
     let (usable, _) = roots.add_parsable_certificates(found.certs);
@@ -161,7 +186,7 @@ fn tls_connector() -> Result<TlsConnector, TailError> {
         .map_err(|error| TailError::Tls(error.to_string()))?
         .with_root_certificates(roots)
         .with_no_client_auth();
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
@@ -182,7 +207,7 @@ fn handshake_error(error: &io::Error) -> ConnectError {
 }
 
 /// The innermost cause: hyper's outer texts ("connection error") do not tell what happened.
-pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
+pub(crate) fn root_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
         cause = inner;

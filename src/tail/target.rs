@@ -4,20 +4,20 @@ use hyper::Uri;
 
 /// Where a stream is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Target {
-    pub(super) tls: bool,
+pub(crate) struct Target {
+    pub(crate) tls: bool,
     /// Without the brackets of an IPv6 address.
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     /// As the URL has it, for the `Host` header.
-    pub(super) authority: String,
+    pub(crate) authority: String,
     /// Path and query.
-    pub(super) path: String,
+    pub(crate) path: String,
 }
 
 impl Target {
     /// Reads an absolute URL. Strict, because a URL that is half understood is dialled at the wrong place.
-    pub(super) fn parse(url: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(url: &str) -> Result<Self, &'static str> {
         let uri: Uri = url.parse().map_err(|_| "this is not a URL")?;
         let tls = match uri.scheme_str() {
             Some("http") => false,

@@ -9,6 +9,7 @@
 pub mod app;
 pub mod client;
 pub mod cluster;
+pub mod command;
 pub mod edge;
 pub mod expect;
 pub mod frames;
