@@ -92,6 +92,10 @@ pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
         return Ok(report);
     }
     let opened = stream::look(&chain, &mut report).await?;
+    if !opened && report.findings.iter().any(|finding| finding.code == Code::Buffering) {
+        report.note("nothing else can be told through what holds answers back");
+        return Ok(report);
+    }
     if opened {
         match &options.publish {
             Some(probes) => probes.look(&chain, &mut report).await?,
@@ -99,7 +103,7 @@ pub async fn examine(options: &Options) -> Result<Report, DoctorError> {
         }
         hold::look(&chain, options.watch, &mut report).await?;
     }
-    spoof::look(&chain, &options.identity, opened, &mut report).await?;
+    spoof::look(&chain, &options.identity, &mut report).await?;
     report.note("what an outage answers was not looked at: stop the sidecar and look again with --outage");
     Ok(report)
 }

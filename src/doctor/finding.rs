@@ -142,7 +142,7 @@ impl Code {
             },
             Self::SpoofedIdentity => Words {
                 code: "spoofed_identity",
-                what: "a request without credentials says who it is, and gets that user's stream",
+                what: "a client that is nobody, or somebody else, says who it is and gets that user's stream",
                 nginx: "auth_request, proxy_pass_request_headers off; and proxy_set_header for each header of trust",
                 envoy: "ext_authz or jwt_authn on this route; early_header_mutation: remove",
                 haproxy: "http-request del-header for each, before anything sets one; and an authentication",

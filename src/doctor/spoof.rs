@@ -1,9 +1,9 @@
 //! What a client can say about itself. Every header of trust is sent, in every spelling that some server takes for it, with the
 //! credentials that were given and without any.
 //!
-//! Values that mean something are sent without credentials only: a stream that opens is one that nobody may open. With
-//! credentials every value is one that sidestream never takes, so nobody's stream is opened, and a refusal by sidestream tells
-//! that the header has reached it.
+//! Values that mean something are sent only where no stream opens without them: one that then opens is one that nobody may open.
+//! Otherwise every value is one that sidestream never takes, so nobody's stream is opened, and a refusal by sidestream tells that
+//! the header has reached it.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -23,13 +23,8 @@ const NEVER: &str = "sidestream doctor";
 const REACHED: [&str; 5] =
     ["identity_invalid", "identity_ambiguous", "header_alias", "hop_by_hop_identity", "untrusted_peer"];
 
-/// Looks. `opened`: with the credentials given a stream opens.
-pub(super) async fn look(
-    chain: &Chain,
-    identity: &Identity,
-    opened: bool,
-    report: &mut Report,
-) -> Result<(), DoctorError> {
+/// Looks.
+pub(super) async fn look(chain: &Chain, identity: &Identity, report: &mut Report) -> Result<(), DoctorError> {
     let nobody = chain.nobody(&[]).await?;
     if nobody.is_stream() {
         report.note("a stream opens without any credentials: that is right for a route with audience \"anyone\" only");
@@ -38,19 +33,27 @@ pub(super) async fn look(
     for (name, value) in &names {
         for (trick, headers) in tricks(name, value, NEVER) {
             let reply = chain.nobody(&headers).await?;
-            judge(report, name, trick, &reply, &nobody, "without credentials");
+            judge(report, name.as_str(), trick, &reply, &nobody, "without credentials");
         }
     }
-    if !opened || chain.headers.iter().all(|(name, _)| super::is_route(name)) {
-        report.note("no credentials that open a stream: whether headers of trust reach sidestream beside them was not looked at");
+    let whole = whole(identity, &names);
+    judge(report, "all of them", "as they are", &chain.nobody(&whole).await?, &nobody, "without credentials");
+    if chain.headers.iter().all(|(name, _)| super::is_route(name)) {
+        report
+            .note("no credentials were given: whether headers of trust reach sidestream beside them was not looked at");
         return Ok(());
     }
     let honest = chain.honest(Method::GET, &[]).await?;
-    for (name, _) in &names {
-        for (trick, headers) in tricks(name, NEVER, NEVER) {
+    for (name, value) in &names {
+        let value = if honest.is_stream() { NEVER } else { value };
+        for (trick, headers) in tricks(name, value, NEVER) {
             let reply = chain.honest(Method::GET, &headers).await?;
-            judge(report, name, trick, &reply, &honest, "beside the credentials");
+            judge(report, name.as_str(), trick, &reply, &honest, "beside the credentials");
         }
+    }
+    if !honest.is_stream() {
+        let reply = chain.honest(Method::GET, &whole).await?;
+        judge(report, "all of them", "as they are", &reply, &honest, "beside the credentials");
     }
     report.note(format!(
         "headers of trust that were tried: {}",
@@ -59,7 +62,7 @@ pub(super) async fn look(
     Ok(())
 }
 
-fn judge(report: &mut Report, name: &HeaderName, trick: &str, reply: &Reply, otherwise: &Reply, how: &str) {
+fn judge(report: &mut Report, name: &str, trick: &str, reply: &Reply, otherwise: &Reply, how: &str) {
     let evidence = format!("{name}, {trick}, {how}: {}; without it {}", reply.said(), otherwise.said());
     let reached = reply.code().is_some_and(|code| REACHED.contains(&code.as_str()));
     // The proxy's own header went with the client's word.
@@ -83,6 +86,12 @@ fn names(identity: &Identity) -> Vec<(HeaderName, String)> {
     let variables = identity.variables.values().map(|name| (name, NOBODY.to_owned()));
     let all = named.into_iter().filter_map(|(name, value)| Some((name?, value))).chain(variables);
     all.filter_map(|(name, value)| Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))).collect()
+}
+
+/// Everything that a proxy says of a user, as a client would have to say it; but no subjects, which a route may not allow.
+fn whole(identity: &Identity, names: &[(HeaderName, String)]) -> Vec<Header> {
+    let told = names.iter().filter(|(name, _)| Some(name.as_str()) != identity.subjects_header.as_deref());
+    told.filter_map(|(name, value)| Some((name.clone(), HeaderValue::from_str(value).ok()?))).collect()
 }
 
 /// The ways in which a header is put past proxies. `never`: a value beside another one.
