@@ -1,4 +1,4 @@
-//! A real proxy in front: nginx or Envoy, started from the text of a file in `conf/`, ended by pid, its log shown when a test
+//! A real proxy in front: nginx, Envoy, HAProxy or Caddy, started from the text of a file in `conf/`, ended by pid, its log shown when a test
 //! fails.
 //!
 //! What has to differ from the file on a test machine is a list of replacements, each of which must find its place: a file
@@ -23,6 +23,10 @@ pub enum Proxy {
     Nginx,
     /// Envoy 1.40.0, from PyPI, pinned in `tools/envoy.txt`.
     Envoy,
+    /// Debian's HAProxy.
+    Haproxy,
+    /// Debian's Caddy.
+    Caddy,
 }
 
 impl Proxy {
@@ -31,6 +35,9 @@ impl Proxy {
         let (variable, cached) = match self {
             Self::Nginx => ("NGINX_PROGRAM", ".cache/nginx/usr/sbin/nginx"),
             Self::Envoy => ("ENVOY_PROGRAM", ".cache/envoy/1.40.0/envoy"),
+            // A path that is absolute stays what it is.
+            Self::Haproxy => ("HAPROXY_PROGRAM", "/usr/sbin/haproxy"),
+            Self::Caddy => ("CADDY_PROGRAM", "/usr/bin/caddy"),
         };
         let named = std::env::var_os(variable).map(PathBuf::from);
         let found = named.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join(cached));
@@ -39,12 +46,19 @@ impl Proxy {
 
     /// Its version, such as `1.22.1`.
     pub fn version(self) -> String {
-        let flag = if self == Self::Nginx { "-v" } else { "--version" };
+        let flag = match self {
+            Self::Nginx | Self::Haproxy => "-v",
+            Self::Envoy => "--version",
+            Self::Caddy => "version",
+        };
         let output = Command::new(self.program().expect("asked for before")).arg(flag).output().expect("it runs");
         let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
         let is_version =
             |word: &&str| word.matches('.').count() == 2 && word.bytes().all(|b| b == b'.' || b.is_ascii_digit());
-        said.split(['/', ' ', '\n']).find(is_version).unwrap_or_else(|| panic!("no version in {said:?}")).to_owned()
+        said.split(['/', ' ', '-', '\n'])
+            .find(is_version)
+            .unwrap_or_else(|| panic!("no version in {said:?}"))
+            .to_owned()
     }
 
     fn command(self, home: &Path, config: &Path) -> Command {
@@ -58,17 +72,47 @@ impl Proxy {
                 command.arg("--config-path").arg(config);
                 command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]);
             }
+            Self::Haproxy => {
+                command.arg("-db").arg("-f").arg(config);
+            }
+            Self::Caddy => {
+                command.args(["run", "--adapter", "caddyfile", "--config"]).arg(config);
+                for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"] {
+                    command.env(variable, home);
+                }
+            }
         }
         command
     }
+
+    /// What its configuration is called.
+    fn file(self) -> &'static str {
+        match self {
+            Self::Nginx => "nginx.conf",
+            Self::Envoy => "envoy.yaml",
+            Self::Haproxy => "haproxy.cfg",
+            Self::Caddy => "Caddyfile",
+        }
+    }
+
+    /// Whether it is started as root and gives its account to itself; the others are started under it.
+    fn changes_account_itself(self) -> bool {
+        matches!(self, Self::Nginx | Self::Haproxy)
+    }
+
+    /// What ends it, and not after the last stream only.
+    fn end(self) -> Signal {
+        if self == Self::Caddy { Signal::QUIT } else { Signal::TERM }
+    }
 }
 
-/// Who the proxy is to its upstream: nginx's workers, and Envoy.
+/// Who the proxy is to its upstream: nginx's workers, and the others.
 #[derive(Debug, Clone, Copy)]
 pub struct Account {
     /// What sidestream sees by `SO_PEERCRED`.
     pub uid: u32,
-    gid: u32,
+    /// Its group.
+    pub gid: u32,
 }
 
 impl Account {
@@ -116,13 +160,11 @@ impl Edge {
     /// use `@home@` for a directory of the proxy's own.
     pub async fn start(proxy: Proxy, config: &str, address: SocketAddrV4) -> Self {
         let home = shared_directory();
-        let name = if proxy == Proxy::Nginx { "nginx.conf" } else { "envoy.yaml" };
-        let file = home.path().join(name);
+        let file = home.path().join(proxy.file());
         std::fs::write(&file, config.replace("@home@", &home.path().display().to_string())).expect("written");
         let log = std::fs::File::create(home.path().join("output.log")).expect("created");
         let mut command = proxy.command(home.path(), &file);
-        // nginx has to bind as whoever it was started by, and gives its workers their account itself.
-        if proxy == Proxy::Envoy && geteuid().is_root() {
+        if !proxy.changes_account_itself() && geteuid().is_root() {
             let account = Account::of_proxies();
             command.uid(account.uid).gid(account.gid);
         }
@@ -156,7 +198,7 @@ impl Drop for Edge {
     fn drop(&mut self) {
         // Not SIGKILL first: nginx's master would leave its workers behind.
         if matches!(self.child.try_wait(), Ok(None)) {
-            process::signal(&self.child, Signal::TERM);
+            process::signal(&self.child, self.proxy.end());
         }
         let started = Instant::now();
         while matches!(self.child.try_wait(), Ok(None)) && started.elapsed() < Duration::from_secs(5) {

@@ -76,7 +76,12 @@ pub struct Pem {
 impl Pem {
     /// Self-signed, for `app.example` and the loopback address.
     pub fn new() -> Self {
-        let names = ["app.example".to_owned(), "127.0.0.1".to_owned()];
+        Self::named(&["app.example", "127.0.0.1"])
+    }
+
+    /// Self-signed, for these names.
+    pub fn named(names: &[&str]) -> Self {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
         Self { cert: made.cert.pem(), key: made.signing_key.serialize_pem(), der: made.cert.der().clone() }
     }
