@@ -64,11 +64,11 @@ async fn counts(front: &Front, one: impl AsyncFn() -> TcpStream, other: impl Asy
 }
 
 #[tokio::test]
-async fn nginx_tells_the_client_s_own_address() {
+async fn proxies_tell_the_client_s_own_address() {
     bounded(async {
-        for kind in [Kind::Nginx, Kind::NginxAppending] {
+        for kind in [Kind::Nginx, Kind::NginxAccel, Kind::Haproxy, Kind::Caddy, Kind::NginxAppending] {
             let setup = Setup { set: TWO, ..Setup::default() };
-            let Some(front) = Front::start("addresses through nginx", kind, setup).await else { return };
+            let Some(front) = Front::start("addresses", kind, setup).await else { continue };
             let from = |last| async move |edge: &_| Front::dial(edge, Ipv4Addr::new(127, 0, 0, last)).await;
             let (one, other) = (from(2), from(3));
             counts(&front, async || one(&front.edge).await, async || other(&front.edge).await, "127.0.0.3").await;

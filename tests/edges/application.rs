@@ -91,6 +91,9 @@ impl Answers {
         if path.starts_with("/auth") {
             return auth(session(head));
         }
+        if path.split('?').next() == Some("/events") {
+            return hand_over(session(head));
+        }
         let (kind, body) = if path == "/.well-known/jwks.json" {
             ("application/json", &self.keys)
         } else {
@@ -107,13 +110,21 @@ fn session(head: &str) -> Option<&str> {
     cookies.flat_map(|(_, value)| value.split("; ")).find_map(|cookie| cookie.strip_prefix("session="))
 }
 
-/// Who this is, in the headers of both proxies.
+/// What of a user's facts is missing; the refusal where there is no user.
+fn without(session: Option<&str>) -> Result<Option<&str>, &'static str> {
+    match session {
+        Some("forbidden") => Err("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"),
+        Some("alice") => Ok(None),
+        Some(name) if name.starts_with("alice-without-") => Ok(name.strip_prefix("alice-without-")),
+        _ => Err("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"),
+    }
+}
+
+/// Who this is, in the headers of all proxies that ask.
 fn auth(session: Option<&str>) -> String {
-    let without = match session {
-        Some("forbidden") => return "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n".to_owned(),
-        Some("alice") => None,
-        Some(name) if name.starts_with("alice-without-") => name.strip_prefix("alice-without-"),
-        _ => return "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned(),
+    let without = match without(session) {
+        Err(refusal) => return refusal.to_owned(),
+        Ok(without) => without,
     };
     let mut answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n".to_owned();
     for fact in FACTS.iter().filter(|fact| Some(fact.claim) != without) {
@@ -121,4 +132,21 @@ fn auth(session: Option<&str>) -> String {
         answer += &format!("{}: {value}\r\n{}: {value}\r\n", fact.header, fact.nginx);
     }
     answer + "\r\n"
+}
+
+/// The application's own route: the request goes on to sidestream, with all that this user may hear beside the route's.
+fn hand_over(session: Option<&str>) -> String {
+    let without = match without(session) {
+        Err(refusal) => return refusal.to_owned(),
+        Ok(without) => without,
+    };
+    let says = |claim: &'static str| Some(of_alice(claim)).filter(|_| without != Some(claim));
+    let subjects = [says("tenant").map(|tenant| format!("events.tenant.{tenant}.>")), says("subjects")];
+    let subjects = subjects.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let user = says("sub").map(|user| format!("X-Sidestream-User: {user}\r\n")).unwrap_or_default();
+    let expires = says("exp").map(|time| format!("X-Sidestream-Expires: {time}\r\n")).unwrap_or_default();
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Accel-Redirect: /_sidestream/events\r\n\
+         X-Sidestream-Subjects: {subjects}\r\n{user}{expires}\r\n"
+    )
 }

@@ -1,5 +1,5 @@
-//! The proxies that are tried: the files in `conf/` as they are, one of them with another protocol to its upstream, and two
-//! nginx configurations that were written wrongly.
+//! The proxies that are tried: the files in `conf/` as they are, one of them with another protocol to its upstream, and three
+//! configurations that were written wrongly.
 
 use crate::session::Session;
 use crate::support::edge::{Proxy, replaced};
@@ -10,30 +10,52 @@ use crate::token::Issuer;
 pub enum Kind {
     /// `conf/nginx.conf`.
     Nginx,
+    /// `conf/nginx-accel.conf`: the application answers, and hands over.
+    NginxAccel,
     /// `conf/envoy.yaml`: the application is asked.
     Envoy,
     /// The same, with HTTP/2 to sidestream.
     EnvoyH2,
     /// `conf/envoy-jwt.yaml`: a token says it.
     EnvoyJwt,
+    /// `conf/haproxy.cfg`: a token says it.
+    Haproxy,
+    /// `conf/Caddyfile`: the application is asked.
+    Caddy,
     /// nginx that sets the identity, and passes the client's own on beside it.
     NginxAppending,
     /// nginx that lets in who may, passes everything on, and sets the tenant only.
     NginxOpen,
+    /// HAProxy without TLS: what stands behind a load balancer. Not among [`ALL`], as its headers are those of the file.
+    HaproxyPlain,
+    /// The same, gathering what it sends.
+    HaproxyGathering,
 }
 
 /// What is shipped.
-pub const SHIPPED: [Kind; 4] = [Kind::Nginx, Kind::Envoy, Kind::EnvoyH2, Kind::EnvoyJwt];
+pub const SHIPPED: [Kind; 7] =
+    [Kind::Nginx, Kind::NginxAccel, Kind::Envoy, Kind::EnvoyH2, Kind::EnvoyJwt, Kind::Haproxy, Kind::Caddy];
 /// And those with a mistake in them.
-pub const ALL: [Kind; 6] =
-    [Kind::Nginx, Kind::Envoy, Kind::EnvoyH2, Kind::EnvoyJwt, Kind::NginxAppending, Kind::NginxOpen];
+pub const ALL: [Kind; 9] = [
+    Kind::Nginx,
+    Kind::NginxAccel,
+    Kind::Envoy,
+    Kind::EnvoyH2,
+    Kind::EnvoyJwt,
+    Kind::Haproxy,
+    Kind::Caddy,
+    Kind::NginxAppending,
+    Kind::NginxOpen,
+];
 
 impl Kind {
     /// Its program.
     pub fn proxy(self) -> Proxy {
         match self {
-            Self::Nginx | Self::NginxAppending | Self::NginxOpen => Proxy::Nginx,
+            Self::Nginx | Self::NginxAccel | Self::NginxAppending | Self::NginxOpen => Proxy::Nginx,
             Self::Envoy | Self::EnvoyH2 | Self::EnvoyJwt => Proxy::Envoy,
+            Self::Haproxy | Self::HaproxyPlain | Self::HaproxyGathering => Proxy::Haproxy,
+            Self::Caddy => Proxy::Caddy,
         }
     }
 
@@ -46,11 +68,16 @@ impl Kind {
     pub fn configuration(self) -> String {
         let (file, changes) = match self {
             Self::Nginx => ("nginx.conf", &[][..]),
+            Self::NginxAccel => ("nginx-accel.conf", &[][..]),
             Self::NginxAppending => ("nginx.conf", &APPENDING[..]),
             Self::NginxOpen => ("nginx.conf", &OPEN[..]),
             Self::Envoy => ("envoy.yaml", &[][..]),
             Self::EnvoyH2 => ("envoy.yaml", &H2C[..]),
             Self::EnvoyJwt => ("envoy-jwt.yaml", &[][..]),
+            Self::Haproxy => ("haproxy.cfg", &[][..]),
+            Self::HaproxyPlain => ("haproxy.cfg", &[PLAIN][..]),
+            Self::HaproxyGathering => ("haproxy.cfg", &[PLAIN, ("option http-no-delay ", "# ")][..]),
+            Self::Caddy => ("Caddyfile", &[][..]),
         };
         let changes: Vec<_> = changes.iter().map(|(from, to)| (*from, (*to).to_owned())).collect();
         replaced(&conf(file), &changes)
@@ -58,21 +85,33 @@ impl Kind {
 
     /// sidestream's file, and what is set beside it.
     pub fn sidestream(self) -> (&'static str, &'static [&'static str]) {
-        match self.proxy() {
-            Proxy::Nginx => ("conf/behind-nginx.toml", &[]),
-            Proxy::Envoy => match self {
-                Self::EnvoyH2 => ("conf/behind-envoy.toml", &["server.h2c=true"]),
-                Self::EnvoyJwt => ("conf/behind-envoy.toml", &CLAIMS),
-                _ => ("conf/behind-envoy.toml", &[]),
-            },
+        match self {
+            Self::Nginx | Self::NginxAppending | Self::NginxOpen => ("conf/behind-nginx.toml", &[]),
+            Self::NginxAccel => ("conf/behind-nginx-accel.toml", &[]),
+            Self::Envoy => ("conf/behind-envoy.toml", &[]),
+            Self::EnvoyH2 => ("conf/behind-envoy.toml", &["server.h2c=true"]),
+            Self::EnvoyJwt => ("conf/behind-envoy.toml", &CLAIMS),
+            Self::Haproxy | Self::HaproxyPlain | Self::HaproxyGathering => ("conf/behind-haproxy.toml", &[]),
+            Self::Caddy => ("conf/behind-caddy.toml", &[]),
+        }
+    }
+
+    /// Where the application is asked about a request; `None` where a token says it.
+    pub fn asks(self) -> Option<&'static str> {
+        match self {
+            Self::EnvoyJwt | Self::Haproxy | Self::HaproxyPlain | Self::HaproxyGathering => None,
+            Self::NginxAccel => Some("/events"),
+            _ => Some("/auth"),
         }
     }
 
     /// The cookie of a session.
     pub fn cookie(self, session: &Session, issuer: &Issuer) -> Option<String> {
-        if self == Self::EnvoyJwt { session.token(issuer) } else { session.name() }
+        if self.asks().is_none() { session.token(issuer) } else { session.name() }
     }
 }
+
+const PLAIN: (&str, &str) = (" ssl crt /etc/haproxy/events.example.com.pem alpn h2,http/1.1", "");
 
 /// The line that is a comment in place of the one that is none.
 const H2C: [(&str, &str); 2] = [

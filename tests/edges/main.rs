@@ -1,4 +1,4 @@
-//! sidestream behind real proxies: nginx and Envoy, booted from the files in `conf/`.
+//! sidestream behind real proxies: nginx, Envoy, HAProxy and Caddy, booted from the files in `conf/`.
 //!
 //! `matrix` shows what arrives of every trick with a header, a path, a host or a body, and who is served; the generated table is
 //! `docs/spoof-matrix.md`. The others show that nothing is smuggled, that limits count real clients, and that a browser's stream
@@ -52,13 +52,18 @@ async fn nobody_but_the_authenticated_user_is_served() {
         }
         let columns = [
             ("nginx", Kind::Nginx),
+            ("nginx, handed over", Kind::NginxAccel),
             ("Envoy, application", Kind::Envoy),
             ("Envoy, token", Kind::EnvoyJwt),
+            ("HAProxy", Kind::Haproxy),
+            ("Caddy", Kind::Caddy),
             ("nginx, appending", Kind::NginxAppending),
             ("nginx, open", Kind::NginxOpen),
         ];
         let columns = columns.map(|(title, kind)| Column { title, cells: of(kind) });
-        let versions = format!("Measured with nginx {} and Envoy {}.", Proxy::Nginx.version(), Proxy::Envoy.version());
+        let [nginx, envoy, haproxy, caddy] =
+            [Proxy::Nginx, Proxy::Envoy, Proxy::Haproxy, Proxy::Caddy].map(Proxy::version);
+        let versions = format!("Measured with nginx {nginx}, Envoy {envoy}, HAProxy {haproxy} and Caddy {caddy}.");
         compare(&table::markdown(&sections, &columns, &versions), &versions);
     })
     .await;

@@ -43,8 +43,8 @@ async fn comes_back(kind: Kind) {
     assert!(body.contains(r#""resume":"exact""#) && !body.contains("before"), "{kind:?}: {body}");
 
     front.application.stop().await;
-    if kind == Kind::EnvoyJwt {
-        // It has the keys, and asks nobody.
+    if kind.asks().is_none() {
+        // It has the key, and asks nobody.
         front.stream(&Attempt::honest()).await;
     } else {
         retries(&front, "the application is away").await;

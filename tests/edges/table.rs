@@ -32,11 +32,12 @@ real proxy twice: to a recorder, which writes down what arrives, and to sidestre
 - then, after `←`, in what the request that arrived **differs** from what an honest one of alice's brings. Nothing after the name means
   that nothing of the trick arrived.
 
-The first three proxies are the files in `conf/` as they are: [nginx.conf](../conf/nginx.conf), [envoy.yaml](../conf/envoy.yaml) and
-[envoy-jwt.yaml](../conf/envoy-jwt.yaml); `envoy.yaml` with HTTP/2 to sidestream gives the same answers in every row. The last two are
-mistakes, made in `nginx.conf`: *appending* passes on what the client sent and adds the identity beside it; *open* passes it on, aliases
-and `Connection` included, and does not set the user at all. They show what sidestream still refuses behind such a proxy, and what it
-cannot: a proxy that proves what a client says about itself.
+All but the last two proxies are the files in `conf/` as they are: [nginx.conf](../conf/nginx.conf),
+[nginx-accel.conf](../conf/nginx-accel.conf), [envoy.yaml](../conf/envoy.yaml), [envoy-jwt.yaml](../conf/envoy-jwt.yaml),
+[haproxy.cfg](../conf/haproxy.cfg) and [Caddyfile](../conf/Caddyfile); `envoy.yaml` with HTTP/2 to sidestream gives the same answers in
+every row. The last two are mistakes, made in `nginx.conf`: *appending* passes on what the client sent and adds the identity beside
+it; *open* passes it on, aliases and `Connection` included, and does not set the user at all. They show what sidestream still refuses
+behind such a proxy, and what it cannot: a proxy that proves what a client says about itself.
 
 In the first table `H` is the header, `h` its name in lower case, `v` what a liar writes into it, and `a` what the application said. A row
 without a header's name is the same for all of them: ";

@@ -86,9 +86,9 @@ impl Tap {
         &self.bytes
     }
 
-    /// Whether the connection has ended.
+    /// Whether the stream has ended: with its connection, or with the last chunk on one that goes on.
     pub fn has_ended(&self) -> bool {
-        self.ended
+        self.ended || !self.h2 && self.raw_body().ends_with(b"\r\n0\r\n\r\n")
     }
 
     /// What a reconnect sends.

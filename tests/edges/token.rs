@@ -1,9 +1,11 @@
-//! JSON Web Tokens as an application would issue them: ES256, with the key set that Envoy fetches.
+//! JSON Web Tokens as an application would issue them: ES256, with the key set that Envoy fetches and the public key that
+//! HAProxy reads.
 
+use aws_lc_rs::encoding::{AsDer as _, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 /// Who signs.
@@ -24,6 +26,12 @@ impl Issuer {
             "x": URL_SAFE_NO_PAD.encode(x), "y": URL_SAFE_NO_PAD.encode(y),
         });
         json!({ "keys": [key] }).to_string()
+    }
+
+    /// The public half in PEM.
+    pub fn pem(&self) -> String {
+        let der: PublicKeyX509Der<'_> = self.0.public_key().as_der().expect("encoded");
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", STANDARD.encode(der.as_ref()))
     }
 
     /// A token with these claims.

@@ -1,5 +1,6 @@
-//! What Envoy takes for a token, and what it does not.
+//! What Envoy and HAProxy take for a token, and what they do not.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::attempt::Attempt;
@@ -46,25 +47,38 @@ fn forged(issuer: &Issuer) -> Vec<(&'static str, String)> {
 #[tokio::test]
 async fn only_a_valid_token_is_an_identity() {
     bounded(async {
-        let Some(front) = Front::start("tokens", Kind::EnvoyJwt, Setup::default()).await else { return };
-        let nobody = || Attempt::honest().session(Session::Nobody);
-        for (what, token) in forged(&front.issuer) {
-            for attempt in [
-                nobody().line("Cookie", format!("session={token}")),
-                nobody().line("Authorization", format!("Bearer {token}")),
-                // Beside one that is good: never the other's, whichever Envoy looks at first.
-                Attempt::honest().line("Authorization", format!("Bearer {token}")),
-            ] {
-                let (reply, _) = front.attempt(&attempt).await;
-                assert!(matches!(reply, Reply::Answer(401 | 403, _)), "{what}: {reply:?} to {attempt:?}");
-            }
-        }
-        let good = front.issuer.sign(&claims(None));
-        for query in ["access_token", "token", "jwt"] {
-            let (reply, _) = front.attempt(&nobody().target(&format!("/events?{query}={good}"))).await;
-            assert!(matches!(reply, Reply::Answer(401, _)), "a token in the URL: {reply:?}");
-        }
-        front.stream(&nobody().line("Authorization", format!("Bearer {good}"))).await;
+        join_all([Kind::EnvoyJwt, Kind::Haproxy].map(|kind| Box::pin(behind(kind)))).await;
     })
     .await;
+}
+
+async fn behind(kind: Kind) {
+    let Some(front) = Front::start("tokens", kind, Setup::default()).await else { return };
+    let nobody = || Attempt::honest().session(Session::Nobody);
+    for (what, token) in forged(&front.issuer) {
+        for attempt in [
+            nobody().line("Cookie", format!("session={token}")),
+            nobody().line("Authorization", format!("Bearer {token}")),
+            // Beside one that is good: never the other's, whichever the proxy looks at first.
+            Attempt::honest().line("Authorization", format!("Bearer {token}")),
+        ] {
+            let (reply, _) = front.attempt(&attempt).await;
+            assert!(matches!(reply, Reply::Answer(401 | 403, _)), "{kind:?}, {what}: {reply:?} to {attempt:?}");
+        }
+    }
+    let good = front.issuer.sign(&claims(None));
+    for query in ["access_token", "token", "jwt"] {
+        let (reply, _) = front.attempt(&nobody().target(&format!("/events?{query}={good}"))).await;
+        assert!(matches!(reply, Reply::Answer(401, _)), "{kind:?}, a token in the URL: {reply:?}");
+    }
+    for (what, claim, value) in [
+        ("a line in the user", "sub", json!("alice\r\nX-Tenant: evil")),
+        ("a line in the tenant", "tenant", json!("acme\nX-Forwarded-User: admin")),
+        ("a list of users", "sub", json!(["alice", "admin"])),
+    ] {
+        let token = front.issuer.sign(&changed(claim, value));
+        let (reply, _) = front.attempt(&nobody().line("Cookie", format!("session={token}"))).await;
+        assert_ne!(reply, Reply::Stream, "{kind:?}, {what}");
+    }
+    front.stream(&nobody().line("Authorization", format!("Bearer {good}"))).await;
 }
