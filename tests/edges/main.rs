@@ -12,6 +12,8 @@ mod application;
 mod addresses;
 mod attempt;
 mod browser;
+mod crowd;
+mod delays;
 mod front;
 mod h2;
 mod kind;
