@@ -24,11 +24,13 @@ mod recorder;
 mod session;
 mod smuggling;
 mod streams;
+mod survival;
 mod table;
 mod tap;
 mod token;
 mod tokens;
 mod tricks;
+mod watched;
 
 use std::path::Path;
 use std::time::Instant;
