@@ -17,6 +17,7 @@ mod delays;
 mod front;
 mod h2;
 mod kind;
+mod kubernetes;
 mod matrix;
 mod outages;
 mod outcome;
