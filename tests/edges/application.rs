@@ -134,6 +134,10 @@ fn auth(session: Option<&str>) -> String {
     answer + "\r\n"
 }
 
+/// What frameworks put into every answer.
+const OF_A_FRAMEWORK: &str =
+    "Content-Type: text/html; charset=utf-8\r\nCache-Control: private\r\nSet-Cookie: seen=1\r\nX-Powered-By: it\r\n";
+
 /// The application's own route: the request goes on to sidestream, with all that this user may hear beside the route's.
 fn hand_over(session: Option<&str>) -> String {
     let without = match without(session) {
@@ -146,7 +150,7 @@ fn hand_over(session: Option<&str>) -> String {
     let user = says("sub").map(|user| format!("X-Sidestream-User: {user}\r\n")).unwrap_or_default();
     let expires = says("exp").map(|time| format!("X-Sidestream-Expires: {time}\r\n")).unwrap_or_default();
     format!(
-        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Accel-Redirect: /_sidestream/events\r\n\
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Accel-Redirect: /_sidestream/events\r\n{OF_A_FRAMEWORK}\
          X-Sidestream-Subjects: {subjects}\r\n{user}{expires}\r\n"
     )
 }

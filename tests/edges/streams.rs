@@ -105,6 +105,25 @@ async fn refusals_come_through_as_they_are() {
     .await;
 }
 
+#[tokio::test]
+async fn what_is_handed_over_is_a_stream_whatever_the_application_says_of_it() {
+    bounded(async {
+        let Some(front) = Front::start("handing over", Kind::NginxAccel, Setup::default()).await else { return };
+        let head = front.stream(&Attempt::honest()).await.head().to_ascii_lowercase();
+        let values = |name: &str| -> Vec<_> {
+            let lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines.filter(|(other, _)| *other == name).map(|(_, value)| value.to_owned()).collect()
+        };
+        // A charset stays, and means nothing: event streams are UTF-8.
+        assert_eq!(values("content-type"), ["text/event-stream; charset=utf-8"], "{head}");
+        // The application's is kept by nginx 1.22 whatever is hidden; `no-store` wins over anything beside it.
+        assert_eq!(values("cache-control"), ["private", "no-store, no-transform"], "{head}");
+        assert_eq!(values("set-cookie"), ["seen=1"], "{head}");
+        assert!(!head.contains("x-sidestream") && !head.contains("x-powered-by"), "{head}");
+    })
+    .await;
+}
+
 /// One `retry:` line and no blank line.
 pub fn is_retry(body: &str) -> bool {
     let time = body.strip_prefix("retry: ").and_then(|rest| rest.strip_suffix('\n'));
