@@ -178,12 +178,16 @@ mod tests {
 
     /// What is written while something happens.
     fn written(json: bool, secrets: &[&str], happens: impl FnOnce()) -> String {
-        let memory = Memory::default();
         let secrets = secrets.iter().map(|secret| Secret::new(secret.as_bytes()));
+        written_with(json, Arc::new(RwLock::new(Redaction::of(secrets))), happens)
+    }
+
+    fn written_with(json: bool, redaction: Shared, happens: impl FnOnce()) -> String {
+        let memory = Memory::default();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_writer(memory.clone())
-            .event_format(Lines::new(json, Arc::new(RwLock::new(Redaction::of(secrets)))))
+            .event_format(Lines::new(json, redaction))
             .finish();
         tracing::subscriber::with_default(subscriber, happens);
         let bytes = memory.0.lock().expect("one thread").clone();
@@ -245,5 +249,18 @@ mod tests {
         assert_eq!(event["message"], "short: [redacted]");
         assert_eq!(event["debug"], "\"is [redacted]\"");
         assert!(!line.contains("corre"), "{line}");
+    }
+
+    #[test]
+    fn secrets_may_change_while_lines_are_made() {
+        let shared = Shared::default();
+        let later = shared.clone();
+        let lines = written_with(true, shared, || {
+            tracing::warn!("before: correct horse");
+            let secret = Secret::new(b"correct horse");
+            *later.write().expect("one thread") = Redaction::of(std::iter::once(secret));
+            tracing::warn!("after: correct horse");
+        });
+        assert!(lines.contains("before: correct horse") && lines.contains("after: [redacted]"), "{lines}");
     }
 }
