@@ -11,10 +11,11 @@ use super::options::ConfigArgs;
 use super::service::Service;
 use crate::admin::Admin;
 use crate::app::{self, Running, StartError};
+use crate::config::Listen;
 use crate::config::load::{Loaded, Sources};
 use crate::feed::connection::ConnectError;
 use crate::reload::Reloader;
-use crate::server::listen::{Address, Inherited};
+use crate::server::listen::Inherited;
 use crate::telemetry::{
     self,
     log::{Log, TELL_INTERVAL},
@@ -147,8 +148,10 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
         _ = interrupt.recv() => tracing::warn!("Second signal: ending at once"),
     }
     log.tell();
-    for address in public.iter().chain([&admin_address]) {
-        if let Address::Unix(path) = address {
+    // An inherited socket is not ours: it stays open for the next process.
+    let config = state.config.get();
+    for listen in config.server.listen.iter().chain([&config.admin.listen]) {
+        if let Listen::Unix(path) = listen {
             let _ = std::fs::remove_file(path);
         }
     }
