@@ -15,6 +15,7 @@ pub mod expect;
 pub mod frames;
 pub mod h2;
 pub mod load;
+pub mod machine;
 pub mod nats;
 pub mod netns;
 pub mod ports;
