@@ -11,7 +11,7 @@ use super::{Config, Limits};
 use crate::route::RouteTable;
 
 /// Keys, or tables of keys, that are read when the process begins and not again.
-pub const RESTART: [&str; 12] = [
+const RESTART: [&str; 12] = [
     "server.listen",
     "server.tls",
     "admin.listen",
@@ -25,6 +25,14 @@ pub const RESTART: [&str; 12] = [
     "limits.replays",
     "limits.memory",
 ];
+
+/// Keys of a route that metrics, feeds and frames are made for; another of these waits as well.
+const SHAPE: [&str; 4] = ["route.path", "route.stream", "route.event", "route.payload"];
+
+/// Whether a key (of a route: `route.path`) is read when the process begins and not again.
+pub fn needs_restart(key: &str) -> bool {
+    is_in(key, &RESTART) || is_in(key, &SHAPE)
+}
 
 /// What came of reading it again.
 #[derive(Debug, Clone)]
@@ -128,9 +136,9 @@ mod tests {
     #[test]
     fn every_name_is_a_key_or_a_table() {
         let all = loaded(&format!("{FILE}\n[[stream]]\nname = \"EVENTS\"\nsubjects = [\"events.>\"]\n")).effective;
-        for name in RESTART {
+        for name in RESTART.into_iter().chain(SHAPE) {
             // Tables that are absent by default are not among the effective values.
-            let known = all.iter().any(|value| is_in(&value.key, &[name])) || name == "server.tls";
+            let known = all.iter().any(|value| is_in(&value.key.replace("[0]", ""), &[name])) || name == "server.tls";
             assert!(known, "{name}");
         }
     }
@@ -152,6 +160,22 @@ mod tests {
         assert_eq!(done.loaded.config.server.listen, loaded(FILE).config.server.listen);
         let once_more = reload(&done.loaded, loaded(&text));
         assert_eq!((once_more.applied, once_more.waiting), (Vec::new(), vec!["server.listen".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_in_the_shape_of_a_route_waits() {
+        for (key, change) in [
+            ("route[0].path", "/rooms"),
+            ("route[0].stream", "OTHER"),
+            ("route[0].event", "EVENTS\"\nevent = \"note"),
+            ("route[0].payload", "EVENTS\"\npayload = \"base64"),
+        ] {
+            let from = if key == "route[0].path" { "/events" } else { "EVENTS" };
+            let done = again(&[(from, change)]);
+            assert_eq!((done.waiting, done.applied), (vec![key.to_owned()], Vec::new()));
+            assert!(needs_restart(&key.replace("[0]", "")));
+        }
+        assert!(!needs_restart("route.subjects") && !needs_restart("server.hosts"));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::{Entry, entries, is_optional};
 use crate::config::file::{Key, ROOT, Shape};
 use crate::config::load::DEFAULT_TOML;
 use crate::config::reference::notes::Notes;
+use crate::config::reload::needs_restart;
 
 const HEAD: &str = "# Configuration
 
@@ -21,6 +22,7 @@ is replaced whole.
 sidestream.schema.json`, and `#:schema ./sidestream.schema.json` as the first line of the file.
 
 Durations are `\"500ms\"`, `\"15s\"`, `\"15m\"`, `\"24h\"`, `\"1d\"` or `\"1h30m\"`. Sizes are bytes, or `\"64kB\"` (1000), `\"256KiB\"` (1024), `\"1MiB\"`.
+Keys marked *restart* are read when the process begins; a change of all others is in force after a reload (SIGHUP, `POST /reload`).
 Secrets are never written here: a key names a file that holds one, `\"/absolute/path\"` or `\"credential:NAME\"`, a systemd credential.
 ";
 
@@ -66,7 +68,8 @@ fn line(page: &mut String, entry: &Entry) {
         None => "no default".to_owned(),
     };
     let text = entry.note.text.replace("\n\n", "\n  ");
-    let _ = writeln!(page, "- **`{}`** ({}; {default}): {text}", entry.path, kind(entry.key.shape));
+    let restart = if needs_restart(&entry.path) { "; restart" } else { "" };
+    let _ = writeln!(page, "- **`{}`** ({}; {default}{restart}): {text}", entry.path, kind(entry.key.shape));
 }
 
 fn kind(shape: Shape) -> String {
