@@ -4,6 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
+use support::command::{Ran, run};
 use support::{App, Config, DEADLINE, Nats, Version, bounded, eventually, h2, json};
 
 const TOKEN: &str = "a-token-of-some-length";
@@ -11,7 +12,7 @@ const TOKEN: &str = "a-token-of-some-length";
 struct Site {
     _nats: Nats,
     app: App,
-    _token: tempfile::NamedTempFile,
+    token: tempfile::NamedTempFile,
 }
 
 async fn with_token(config: impl FnOnce(Config) -> Config) -> Site {
@@ -21,7 +22,7 @@ async fn with_token(config: impl FnOnce(Config) -> Config) -> Site {
     std::fs::write(token.path(), TOKEN).expect("written");
     let config = config(Config::on(&nats).admin(&format!("token_file = {:?}\n", token.path())));
     let app = App::start(&config).await;
-    Site { _nats: nats, app, _token: token }
+    Site { _nats: nats, app, token }
 }
 
 fn body(answer: &support::client::Answer) -> serde_json::Value {
@@ -168,6 +169,35 @@ async fn the_level_of_the_log_is_set_while_it_runs() {
         app.admin_send("PUT", "/log-level", None, "trace").await.is_refusal(401, "token_missing");
         app.admin_send("POST", "/log-level", Some(TOKEN), "trace").await.is_refusal(405, "method_not_allowed");
         assert_eq!(refused(app), 1, "before and behind are told of at debug only");
+    })
+    .await;
+}
+
+/// Runs the program with the site's admin address and token.
+async fn command(site: &Site, words: &[&str]) -> Ran {
+    let token = site.token.path().display().to_string();
+    let args: Vec<&str> = words.iter().copied().chain(["--admin", &site.app.admin, "--token-file", &token]).collect();
+    run(&args).await
+}
+
+#[tokio::test]
+async fn the_commands_are_what_the_listener_does() {
+    bounded(async {
+        let site = with_token(|config| config).await;
+        let mut alice = site.app.events("alice").await;
+        let mut bob = site.app.events("bob").await;
+        let id = json(&alice.connected)["connection"].as_str().expect("an id").to_owned();
+        let listed = command(&site, &["connections", "--user", "alice", "--json"]).await.ends_with(0).json();
+        assert_eq!(listed["connections"][0]["connection"], id.as_str());
+        let said = command(&site, &["connections"]).await.ends_with(0).stdout;
+        assert!(["alice", "bob", "/events"].iter().all(|word| said.contains(word)), "{said}");
+        command(&site, &["kick", &id]).await.ends_with(0);
+        assert_eq!(json(&alice.event().await)["code"], "kicked");
+        // Nobody is there any more.
+        command(&site, &["kick", &id]).await.ends_with(1);
+        command(&site, &["drain"]).await.ends_with(0);
+        assert_eq!(json(&bob.event().await)["code"], "drain");
+        assert_eq!(site.app.admin_get("/readyz").await.head.status, 503);
     })
     .await;
 }
