@@ -176,7 +176,7 @@ async fn stream(
     };
     let spec = Spec {
         connection: Uuid::now_v7(),
-        route: index,
+        route: small(index),
         format: small(route.format),
         stream: route.stream.map(small),
         grant,

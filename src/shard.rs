@@ -67,7 +67,7 @@ pub struct Shard {
     streams: Vec<StreamView>,
     live: RefCell<HashMap<Pattern, Members>>,
     /// The grant given last, by route.
-    grants: RefCell<HashMap<usize, Grant>>,
+    grants: RefCell<HashMap<u8, Grant>>,
     /// Everyone with core subjects, for notices.
     live_members: RefCell<Members>,
     batch: batch::Batch,
@@ -222,7 +222,7 @@ impl Shard {
 
     /// Routes that name nobody give everyone the same patterns, which are then held once. The grant itself stays the client's
     /// own: feeds know by it whether the client is still there.
-    fn share(&self, route: usize, grant: Grant) -> Arc<Grant> {
+    fn share(&self, route: u8, grant: Grant) -> Arc<Grant> {
         let mut grants = self.grants.borrow_mut();
         let last = grants.entry(route).or_default();
         if *last != grant {

@@ -45,7 +45,7 @@ impl Guard {
             return;
         }
         let (client, metrics) = (&self.client, &self.shard.metrics);
-        let (route, protocol, resume) = (client.route, client.protocol, client.resume.get());
+        let (route, protocol, resume) = (client.route(), client.protocol, client.resume.get());
         let arrival = self.arrival.take();
         let age = arrival.as_ref().and_then(|arrival| arrival.age);
         metrics.opened(Opened { route, protocol, resume, after: self.shard.since_asked(client), age });
@@ -60,7 +60,7 @@ impl Guard {
         let (client, metrics) = (&self.client, &self.shard.metrics);
         let (phase, lasted) = (client.phase_reached(), self.shard.since_asked(client));
         let queued = client.output.borrow().waiting_bytes();
-        metrics.closed(Closed { route: client.route, reason, phase, lasted, queued });
+        metrics.closed(Closed { route: client.route(), reason, phase, lasted, queued });
         metrics.subscriptions.sub(client.patterns());
         let (events, bytes) = client.counted();
         access::closed(self.stream(), access::Ending { reason, phase, lasted, events, bytes });
@@ -69,7 +69,7 @@ impl Guard {
     fn stream(&self) -> access::Stream<'_> {
         access::Stream {
             connection: self.client.connection,
-            route: self.shard.metrics.path(self.client.route),
+            route: self.shard.metrics.path(self.client.route()),
             user: self.client.user(),
             protocol: self.client.protocol,
         }
@@ -121,7 +121,7 @@ impl Drop for Guard {
             self.closed(reason);
         } else if reason != CloseReason::Client {
             // Who leaves before there is a stream has closed none.
-            self.shard.metrics.never_opened(self.client.route, reason);
+            self.shard.metrics.never_opened(self.client.route(), reason);
         }
     }
 }
