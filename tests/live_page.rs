@@ -72,7 +72,8 @@ async fn it_shows_an_empty_and_a_busy_sidecar_and_its_buttons_work() {
         let mut stalled = Vec::new();
         for number in 0..3 {
             let mut wire = Wire::over(narrow(app.address()).await);
-            wire.send(&get("/events").user(&format!("stalled-{number}")).bytes()).await;
+            let user = if number == 2 { "x".repeat(128) } else { format!("stalled-{number}") };
+            wire.send(&get("/events").user(&user).bytes()).await;
             stalled.push(wire);
         }
         app.metric_is("sidestream_connections", &[], 63.0, support::DEADLINE).await;

@@ -26,8 +26,11 @@ try {
   await page.locator('#token').fill('wrong-token-of-some-length');
   await page.locator('#token-form button').click();
   await shows('notice', 'not the token');
+  let streams = 0;
+  page.on('request', (request) => new URL(request.url()).pathname === '/live' && streams++);
   await page.locator('#token').fill(token);
-  await page.locator('#token-form button').click();
+  // However often the button is pressed, one stream is opened.
+  await page.locator('#token-form').evaluate((form) => [1, 2, 3].forEach(() => form.requestSubmit()));
   await shows('ready', 'ready');
   assert.equal(await text('notice'), '');
 
@@ -45,12 +48,19 @@ try {
   }
   // A curve has its beginning behind it.
   await page.waitForFunction(() => (document.querySelector('#g-connections polyline')?.getAttribute('points') ?? '').split(' ').length > 6);
+  assert.equal(streams, 1, 'streams that the page opened');
   for (const colorScheme of ['light', 'dark']) {
     await page.emulateMedia({ colorScheme });
     await page.screenshot({ path: `${shot}-${colorScheme}.png`, fullPage: true });
   }
   const overflow = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
   assert.ok(overflow <= 0, `${overflow} pixels wider than the window`);
+
+  // A long name of a user pushes nothing out of sight.
+  for (const button of await page.locator('#t-slowest button').all()) {
+    const [inner, outer] = [await button.boundingBox(), await page.locator('.scroll').boundingBox()];
+    assert.ok(inner.x + inner.width <= outer.x + outer.width, 'a button is out of sight');
+  }
 
   if (scene === 'drain') {
     await page.locator('#t-slowest button').first().click();
