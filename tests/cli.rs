@@ -315,13 +315,16 @@ async fn the_manual_has_a_page_for_each_command() {
     }
 }
 
+/// In place of a status: no answer.
+const SILENCE: &str = "silence";
+
 /// An admin listener that answers what it is told to, once for each connection.
 async fn admin(answers: Vec<(&'static str, String)>) -> (String, tokio::task::JoinHandle<Vec<String>>) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound").to_string();
     let served = tokio::spawn(async move {
-        let mut heads = Vec::new();
+        let (mut heads, mut held) = (Vec::new(), Vec::new());
         for (status, body) in answers {
             let (mut stream, _) = listener.accept().await.expect("accepts");
             let mut bytes = Vec::new();
@@ -329,6 +332,10 @@ async fn admin(answers: Vec<(&'static str, String)>) -> (String, tokio::task::Jo
                 assert!(stream.read_buf(&mut bytes).await.expect("readable") > 0, "a request without an end");
             }
             heads.push(String::from_utf8(bytes).expect("UTF-8").to_lowercase());
+            if status == SILENCE {
+                held.push(stream);
+                continue;
+            }
             let length = body.len();
             let answer = format!(
                 "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -355,10 +362,27 @@ async fn drain_waits_until_nobody_is_left() {
     assert!(heads[0].starts_with("post /drain http/1.1") && heads[1].starts_with("get /drain "), "{heads:?}");
     assert!(heads.iter().all(|head| head.contains("authorization: bearer open-sesame-open\r\n")), "{heads:?}");
 
+    // The token of the configuration goes to a listener that is named, too.
+    let (address, served) = admin(vec![begun.clone()]).await;
+    let set = format!("admin.token_file={token}");
+    run(&["drain", "--no-wait", "--admin", &address, "--set", &set]).await.ends_with(0);
+    assert!(served.await.expect("served")[0].contains("authorization: bearer open-sesame-open\r\n"));
+
     let (address, served) = admin(vec![begun]).await;
     run(&["drain", "--no-wait", "--admin", &address]).await.ends_with(0);
     let heads = served.await.expect("served");
     assert!(!heads[0].contains("authorization"), "{heads:?}");
+}
+
+/// One that is too busy to answer is not one that has ended.
+#[tokio::test]
+async fn drain_does_not_take_silence_for_the_end() {
+    let begun = ("202 Accepted", "{\"draining\":true,\"connections\":2,\"window_seconds\":1}".to_owned());
+    let none_left = ("200 OK", "{\"draining\":true,\"connections\":0}".to_owned());
+    let (address, served) = admin(vec![begun, (SILENCE, String::new()), none_left]).await;
+    let ran = run(&["drain", "--admin", &address]).await.ends_with(0);
+    assert!(ran.stdout.ends_with("\ndrained\n"), "{}", ran.stdout);
+    served.await.expect("served");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::exit::Exit;
 use super::options::ConfigArgs;
-use crate::config::{Listen, Secret};
+use crate::config::{Listen, Secret, load};
 use crate::text::printable;
 
 /// From dialling to the end of the answer; the listener itself gives a request five seconds.
@@ -53,6 +53,8 @@ enum Where {
 pub(super) enum Failed {
     /// Nobody answers.
     Unreachable(String),
+    /// Somebody is there, and does not answer in time.
+    Late,
     /// It answered no: the status, and what it said.
     Refused(StatusCode, String),
 }
@@ -63,6 +65,13 @@ impl Failed {
         match self {
             Self::Unreachable(why) => {
                 super::complain(format_args!("error: the admin listener does not answer: {}", printable(&why)));
+                Exit::Unavailable
+            }
+            Self::Late => {
+                super::complain(format_args!(
+                    "error: the admin listener does not answer: nothing within {} s",
+                    EXCHANGE_TIMEOUT.as_secs()
+                ));
                 Exit::Unavailable
             }
             Self::Refused(status, said) => {
@@ -82,11 +91,16 @@ impl Failed {
 }
 
 impl AdminArgs {
-    /// Finds address and token. The configuration is not read where options say everything.
+    /// Finds address and token.
     pub(super) fn find(&self) -> Result<Admin, Exit> {
         let named = self.admin.as_deref().map(Where::named);
-        let is_enough = named.is_some() && (self.token_file.is_some() || self.config.files.is_empty());
-        let config = if is_enough { None } else { Some(self.config.load_or_defaults()?.config.admin) };
+        let config = match (&named, &self.token_file) {
+            (Some(_), Some(_)) => None,
+            // Only its token is wanted. Where it cannot be used, the instance says whether a token is needed.
+            (Some(_), None) if self.config.is_unnamed() => load::load(&self.config.sources()).ok(),
+            _ => Some(self.config.load_or_defaults()?),
+        };
+        let config = config.map(|loaded| loaded.config.admin);
         let token = match &self.token_file {
             Some(file) => Some(read_token(file)?),
             None => config.as_ref().and_then(|admin| admin.token.clone()),
@@ -136,8 +150,7 @@ impl Admin {
                 }
             }
         };
-        let late = |_| Failed::Unreachable(format!("nothing within {} s", EXCHANGE_TIMEOUT.as_secs()));
-        tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(late)?
+        tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(|_| Failed::Late)?
     }
 
     async fn exchange<S>(&self, stream: S, method: Method, path: &str) -> Result<Value, Failed>

@@ -58,7 +58,9 @@ async fn until_empty(admin: &Admin, patience: Duration) -> Exit {
                 ));
                 return Exit::Unavailable;
             }
-            Ok(_) => tokio::time::sleep(LOOK).await,
+            // One that is busy has not ended.
+            Err(late @ Failed::Late) if started.elapsed() > patience => return late.exit(),
+            Ok(_) | Err(Failed::Late) => tokio::time::sleep(LOOK).await,
             // It was told to stop as well, and has.
             Err(Failed::Unreachable(_)) => return super::print("the instance has ended\n"),
             Err(failed) => return failed.exit(),

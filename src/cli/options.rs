@@ -20,6 +20,11 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// Whether nothing is said of the configuration here.
+    pub fn is_unnamed(&self) -> bool {
+        self.files.is_empty() && self.set.is_empty()
+    }
+
     /// These options and the environment of this process.
     pub fn sources(&self) -> Sources {
         // A name of ours is ASCII; a value that is not UTF-8 is shown with replacement characters in the fault about it.
