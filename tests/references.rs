@@ -33,6 +33,36 @@ async fn the_pages_are_those_that_the_program_prints() {
     compare("conf/sidestream.schema.json", &["config", "schema"]).await;
 }
 
+/// Tests that a text names, as `file::test` or `file::{test, test}`; `…` stands for the rest of a name.
+fn named_tests(text: &str) -> Vec<(&str, &str)> {
+    let named = text.split('`').skip(1).step_by(2).filter_map(|code| code.split_once("::"));
+    named
+        .flat_map(|(file, tests)| {
+            tests.trim_matches(['{', '}']).split(',').map(move |test| (file, test.trim().trim_end_matches('…')))
+        })
+        .collect()
+}
+
+fn text_of_tests(file: &str) -> String {
+    let path = root().join("tests").join(file);
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    let modules = std::fs::read_dir(&path).into_iter().flatten().flatten();
+    let modules = modules.map(|entry| format!("mod {};\n{}", entry.path().display(), read(&entry.path())));
+    read(&path.with_extension("rs")) + &modules.collect::<String>()
+}
+
+#[test]
+fn the_tests_that_requirements_name_are_there() {
+    let page = std::fs::read_to_string(root().join("docs/requirements.md")).expect("readable");
+    let named = named_tests(&page);
+    assert!(named.len() > 30, "{named:?}");
+    for (file, test) in named {
+        let text = text_of_tests(file);
+        let is_there = text.contains(&format!("fn {test}")) || text.contains(&format!("/{file}/{test}.rs;"));
+        assert!(is_there, "docs/requirements.md names {file}::{test}");
+    }
+}
+
 async fn schema() -> Value {
     run(&["config", "schema"]).await.ends_with(0).json()
 }
