@@ -114,9 +114,14 @@ impl State {
     pub async fn begin_drain(&self) -> Duration {
         let window = self.config.get().server.drain_window;
         if !self.draining.swap(true, Ordering::Relaxed) {
-            for shard in &self.shards {
-                shard.send(ToShard::Drain { window }).await;
-            }
+            let shards = self.shards.clone();
+            // A task of its own: who asked may leave while a shard is behind, and then all are to be told all the same.
+            let telling = tokio::spawn(async move {
+                for shard in &shards {
+                    shard.send(ToShard::Drain { window }).await;
+                }
+            });
+            let _ = telling.await;
         }
         window
     }
