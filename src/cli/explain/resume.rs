@@ -66,14 +66,7 @@ fn told(verdict: Verdict, last: LastEventId, log: &Log, first: u64) -> Resume {
     match (verdict, last) {
         (Verdict::Ahead, LastEventId::Cursor(cursor)) => told(resume::rolled_back(log, cursor), last, log, first),
         (Verdict::New | Verdict::Ahead, _) => Resume::of("new", format!("events follow from the head, {head}")),
-        (Verdict::Exact(at), _) => Resume::of(
-            "exact",
-            format!(
-                "the stream has the message at {}; what matches of {} to {head} is replayed",
-                at.seq,
-                at.seq.saturating_add(1)
-            ),
-        ),
+        (Verdict::Exact(at), _) => Resume::of("exact", exactly(at.seq, head)),
         (Verdict::Behind(cursor), _) => Resume::of(
             "gap",
             format!(
@@ -85,5 +78,16 @@ fn told(verdict: Verdict, last: LastEventId, log: &Log, first: u64) -> Resume {
         (Verdict::Gap { gap, from }, _) => {
             Resume::of("gap", format!("gap `{}`; events follow after {}", gap.reason.label(), from.seq))
         }
+    }
+}
+
+fn exactly(seq: u64, head: u64) -> String {
+    let there = match seq {
+        0 => "the beginning of the stream is where it was".to_owned(),
+        seq => format!("the stream has the message at {seq}"),
+    };
+    match seq {
+        seq if seq >= head => format!("{there}; nothing has come since"),
+        seq => format!("{there}; what matches of {} to {head} is replayed", seq.saturating_add(1)),
     }
 }
