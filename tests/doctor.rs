@@ -303,6 +303,21 @@ async fn mistakes_in_envoy_are_found_and_the_shipped_file_has_none() {
         let ran = site.examined(edge.address).await;
         assert_eq!(codes(&ran), ["cut_off"], "{}", ran.stdout);
         assert!(ran.stdout.contains("a limit on silence"), "{}", ran.stdout);
+        let removes = r#"remove_on_match: { key_matcher: { safe_regex: { regex: "x[-.].*" } } }"#;
+        let passes = [
+            vec![(removes, "remove: x-nothing")],
+            vec![
+                ("x[-.].*", "x[-.](forwarded|tenant|auth|sidestream).*"),
+                ("headers_with_underscores_action: REJECT_REQUEST", "headers_with_underscores_action: ALLOW"),
+            ],
+        ];
+        for changes in passes {
+            let edge = site.envoy(&text, &changes).await;
+            let ran = site.examined(edge.address).await;
+            let codes = codes(&ran);
+            assert!(!codes.is_empty(), "{changes:?}");
+            assert!(codes.iter().all(|code| code == "identity_header_passes"), "{changes:?}: {}", ran.stdout);
+        }
     })
     .await;
 }
