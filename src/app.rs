@@ -114,6 +114,7 @@ impl State {
     pub async fn begin_drain(&self) -> Duration {
         let window = self.config.get().server.drain_window;
         if !self.draining.swap(true, Ordering::Relaxed) {
+            self.metrics.draining.set(1);
             let shards = self.shards.clone();
             // A task of its own: who asked may leave while a shard is behind, and then all are to be told all the same.
             let telling = tokio::spawn(async move {

@@ -120,8 +120,16 @@ impl Reloader {
 
     /// Puts another level of the log in force, until the configuration is read again. `false` where it is none.
     pub fn set_log_level(&self, level: &str) -> bool {
-        let set = config::Log::is_level(level) && self.log.set_level(level).is_ok();
-        if set {
+        if !config::Log::is_level(level) {
+            return false;
+        }
+        // Told by whichever of the two filters lets it through: who turns the log down leaves a trace as well.
+        let told = tracing::enabled!(tracing::Level::INFO);
+        if told {
+            tracing::info!(level, "Log level set");
+        }
+        let set = self.log.set_level(level).is_ok();
+        if set && !told {
             tracing::info!(level, "Log level set");
         }
         set

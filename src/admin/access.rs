@@ -15,7 +15,8 @@ use super::Admin;
 use super::answer::Refusal;
 use crate::server::listen::Address;
 
-/// A page whose own name leads to the loopback address (DNS rebinding) asks with that name. It can be any that has a dot;
+/// Refuses what pages in a browser on this machine ask, but for the live page itself. One whose own name leads to the loopback
+/// address (DNS rebinding) asks with that name. It can be any that has a dot;
 /// addresses, `localhost` and names without a dot are nobody's pages. Where others may connect a token is wanted instead.
 pub fn is_for_this_machine<B>(admin: &Admin, request: &Request<B>) -> Result<(), Refusal> {
     let on_loopback = matches!(&admin.address, Address::Tcp(address) if address.ip().is_loopback());
@@ -24,10 +25,15 @@ pub fn is_for_this_machine<B>(admin: &Admin, request: &Request<B>) -> Result<(),
         Ok(authority) => !authority.host().contains('.') || authority.host().parse::<Ipv4Addr>().is_ok(),
         Err(_) => host.is_empty(),
     };
-    if named || !on_loopback {
+    if !named && on_loopback {
+        return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", "ask by address or as localhost"));
+    }
+    // It could read nothing, but take places, which are few.
+    let from = request.headers().get("sec-fetch-site").map_or(&b"none"[..], |site| site.as_bytes());
+    if matches!(from, b"none" | b"same-origin") {
         return Ok(());
     }
-    Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "unknown_host", "ask by address or as localhost"))
+    Err(Refusal::new(StatusCode::FORBIDDEN, "origin_denied", "not for pages from elsewhere"))
 }
 
 /// With a token configured, who is connected is told only to those who have it.

@@ -9,7 +9,6 @@ use serde_json::json;
 
 use super::answer::{Answer, text};
 use crate::app::State;
-use crate::telemetry::metrics::NATS_GRACE;
 
 /// A shard that has not swept its clients for this long is stuck.
 const SHARD_SILENCE_MAX: Duration = Duration::from_secs(10);
@@ -35,7 +34,7 @@ pub fn livez(state: &State) -> Answer {
 
 /// `/readyz`; `?verbose` tells each check.
 pub fn readyz(state: &State, query: &str) -> Answer {
-    let checks = checks(state);
+    let checks = state.metrics.readiness();
     let ready = checks.iter().all(|(_, good)| *good);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     if !query.split('&').any(|pair| pair == "verbose" || pair.starts_with("verbose=")) {
@@ -44,13 +43,4 @@ pub fn readyz(state: &State, query: &str) -> Answer {
     let lines: String =
         checks.iter().map(|(name, good)| format!("{} {name}\n", if *good { "ok    " } else { "not ok" })).collect();
     text(status, &lines)
-}
-
-pub fn checks(state: &State) -> Vec<(String, bool)> {
-    let mut checks = vec![("not draining".to_owned(), !state.is_draining())];
-    for (name, feed) in state.config.get().routes.streams.iter().zip(&state.feeds.streams) {
-        checks.push((format!("stream {name}"), feed.status.is_ready(NATS_GRACE)));
-    }
-    checks.push(("core subjects".to_owned(), state.feeds.live.status.is_ready(NATS_GRACE)));
-    checks
 }

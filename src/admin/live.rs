@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::answer::{Answer, Refusal, text};
-use super::{connections, health};
+use super::connections;
 use crate::app::State;
 use crate::frame::Frame;
 use crate::link::{self, AudienceOf};
@@ -69,11 +69,13 @@ async fn next(state: &State, tick: &mut Interval, until: Instant) -> Option<Byte
 /// Everything that the page shows.
 async fn snapshot(state: &State) -> Value {
     let of = AudienceOf { limit: SLOWEST_MAX, slowest: true, ..AudienceOf::default() };
-    let audience = link::audience(&state.shards, &of).await.unwrap_or_default();
+    let audience = link::audience(&state.shards, &of).await;
     let config = state.config.get();
     let path = |route: usize| config.routes.routes.get(route).map_or("", |route| route.path.as_str());
-    let slowest: Vec<_> = audience.connections.iter().map(|c| connections::shown(c, path(c.route))).collect();
-    let checks = health::checks(state);
+    // `null`: a shard did not answer.
+    let slowest = audience
+        .map(|audience| audience.connections.iter().map(|c| connections::shown(c, path(c.route))).collect::<Vec<_>>());
+    let checks = state.metrics.readiness();
     let streams = config.routes.streams.iter().zip(&state.feeds.streams);
     let streams: Vec<_> = streams
         .map(|(name, feed)| json!({"name": name, "up": feed.status.is_up(), "head": feed.status.head()}))

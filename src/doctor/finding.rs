@@ -49,6 +49,7 @@ struct Words {
     nginx: &'static str,
     envoy: &'static str,
     haproxy: &'static str,
+    caddy: &'static str,
     section: &'static str,
 }
 
@@ -66,6 +67,7 @@ impl Code {
                 nginx: "see what `sidestream explain` says of this request",
                 envoy: "the same",
                 haproxy: "the same",
+                caddy: "the same",
                 section: "401-though-logged-in",
             },
             Self::Http10 => Words {
@@ -74,6 +76,7 @@ impl Code {
                 nginx: "proxy_http_version 1.1; proxy_set_header Connection \"\";",
                 envoy: "does not do that",
                 haproxy: "does not do that",
+                caddy: "does not do that",
                 section: "arrives-in-batches",
             },
             Self::Buffering => Words {
@@ -82,6 +85,7 @@ impl Code {
                 nginx: "proxy_buffering off; gzip off;",
                 envoy: "no buffer filter, no compressor on this route",
                 haproxy: "option http-no-delay; no `filter compression` here",
+                caddy: "flush_interval -1; no encode for text/event-stream",
                 section: "arrives-in-batches",
             },
             Self::Delay => Words {
@@ -90,6 +94,7 @@ impl Code {
                 nginx: "tcp_nodelay on; proxy_buffering off;",
                 envoy: "no compressor on this route",
                 haproxy: "option http-no-delay",
+                caddy: "no encode for text/event-stream",
                 section: "events-delayed-by-200-ms",
             },
             Self::Silent => Words {
@@ -98,6 +103,7 @@ impl Code {
                 nginx: "proxy_buffering off;",
                 envoy: "no buffer filter on this route",
                 haproxy: "option http-no-delay",
+                caddy: "flush_interval -1",
                 section: "arrives-in-batches",
             },
             Self::CutOff => Words {
@@ -106,6 +112,7 @@ impl Code {
                 nginx: "proxy_read_timeout 75s; (five heartbeats)",
                 envoy: "route: timeout: 0s, idle_timeout: 75s; stream_idle_timeout: 75s",
                 haproxy: "timeout server 75s, timeout client 75s, or timeout tunnel",
+                caddy: "no write timeout in servers.timeouts; no stream_timeout",
                 section: "drops-every-60-seconds",
             },
             Self::NoRetryPage => Words {
@@ -114,6 +121,7 @@ impl Code {
                 nginx: "error_page 500 502 503 504 = @retry; and its location",
                 envoy: "local_reply_config with status_code: 200 and body \"retry: 1000\\n\"",
                 haproxy: "errorfiles, or http-error status 503 … with a 200 and `retry:`",
+                caddy: "handle_errors with a 200 and `retry:`",
                 section: "never-reconnects-after-a-deploy",
             },
             Self::Compressed => Words {
@@ -122,6 +130,7 @@ impl Code {
                 nginx: "gzip off; in the location, and no text/event-stream in gzip_types",
                 envoy: "no compressor, or disabled on this route",
                 haproxy: "no text/event-stream in `compression type`",
+                caddy: "no encode for text/event-stream on this route",
                 section: "arrives-in-batches",
             },
             Self::CacheControl => Words {
@@ -130,6 +139,7 @@ impl Code {
                 nginx: "no `expires`, no proxy_hide_header Cache-Control, proxy_cache off; in the location",
                 envoy: "no response_headers_to_add or _to_remove of cache-control",
                 haproxy: "no http-response set-header Cache-Control",
+                caddy: "no header Cache-Control on this route",
                 section: "arrives-in-batches",
             },
             Self::ContentType => Words {
@@ -138,6 +148,7 @@ impl Code {
                 nginx: "the location must be the one of sidestream: location = /events",
                 envoy: "the route must lead to sidestream's cluster",
                 haproxy: "use_backend sidestream if { path /events }",
+                caddy: "route /events must lead to sidestream",
                 section: "never-reconnects-after-a-deploy",
             },
             Self::SpoofedIdentity => Words {
@@ -146,6 +157,7 @@ impl Code {
                 nginx: "auth_request, proxy_pass_request_headers off; and proxy_set_header for each header of trust",
                 envoy: "ext_authz or jwt_authn on this route; early_header_mutation: remove",
                 haproxy: "http-request del-header for each, before anything sets one; and an authentication",
+                caddy: "request_header -X* before anything sets one, in `route`; and a question to the application",
                 section: "a-client-can-say-who-it-is",
             },
             Self::HeaderPasses => Words {
@@ -154,6 +166,7 @@ impl Code {
                 nginx: "proxy_pass_request_headers off; and proxy_set_header for each; underscores_in_headers off;",
                 envoy: "early_header_mutation: remove; headers_with_underscores_action: REJECT_REQUEST",
                 haproxy: "http-request del-header connection, and for each: del-header ^x[-_.] -m reg, before any is set",
+                caddy: "request_header -X* and -Connection, first in `route`",
                 section: "a-client-can-say-who-it-is",
             },
             Self::NoHttp2 => Words {
@@ -162,6 +175,7 @@ impl Code {
                 nginx: "listen 443 ssl http2; (from 1.25.1: http2 on;)",
                 envoy: "alpn_protocols: [h2, http/1.1]",
                 haproxy: "bind … alpn h2,http/1.1",
+                caddy: "servers.protocols h1 h2",
                 section: "the-seventh-tab-hangs",
             },
         }
@@ -176,7 +190,7 @@ impl Finding {
             "code": words.code,
             "what": words.what,
             "evidence": self.evidence,
-            "cure": {"nginx": words.nginx, "envoy": words.envoy, "haproxy": words.haproxy},
+            "cure": {"nginx": words.nginx, "envoy": words.envoy, "haproxy": words.haproxy, "caddy": words.caddy},
             "docs": format!("docs/troubleshooting.md#{}", words.section),
         })
     }
@@ -185,8 +199,8 @@ impl Finding {
     pub fn text(&self) -> String {
         let words = self.code.words();
         format!(
-            "{}: {}\n  measured  {}\n  nginx     {}\n  Envoy     {}\n  HAProxy   {}\n  read on   docs/troubleshooting.md#{}\n",
-            words.code, words.what, self.evidence, words.nginx, words.envoy, words.haproxy, words.section
+            "{}: {}\n  measured  {}\n  nginx     {}\n  Envoy     {}\n  HAProxy   {}\n  Caddy     {}\n  read on   docs/troubleshooting.md#{}\n",
+            words.code, words.what, self.evidence, words.nginx, words.envoy, words.haproxy, words.caddy, words.section
         )
     }
 }

@@ -117,7 +117,6 @@ impl Shard {
     /// Gives every client its moment within the window. New streams are refused from now on.
     pub(super) fn begin_drain(&self, window: Duration) {
         self.draining.set(true);
-        self.metrics.draining.set(1);
         let now = self.now();
         for (_, client) in &*self.clients.borrow() {
             client.end_by(now + fastrand::u64(0..=millis(window)), ByeCode::Drain);

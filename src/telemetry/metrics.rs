@@ -42,6 +42,8 @@ pub struct Metrics {
     pub tls: TlsMetrics,
     /// The configuration.
     pub reload: ReloadMetrics,
+    /// 1 from the moment a drain begins; written by the thread of signals and admin listener.
+    pub draining: Number,
     routes: Vec<String>,
     streams: Vec<(String, Arc<FeedStatus>)>,
     core: Arc<FeedStatus>,
@@ -63,6 +65,7 @@ impl Metrics {
             memory: MemoryMetrics::default(),
             tls: TlsMetrics::default(),
             reload: ReloadMetrics::started(started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+            draining: Number::default(),
             routes,
             streams,
             core,
@@ -80,9 +83,16 @@ impl Metrics {
         self.shards.iter().map(|shard| shard.since_sweep_at(now)).max().unwrap_or_default()
     }
 
-    /// Whether new streams can be served: not draining, and NATS is there or has not been away for long.
+    /// What must hold for new streams to be served, each by its name: no drain has begun, and NATS is there or has not been away for
+    /// long.
+    pub fn readiness(&self) -> Vec<(String, bool)> {
+        let streams = self.streams.iter().map(|(name, status)| (format!("stream {name}"), status.is_ready(NATS_GRACE)));
+        let core = ("core subjects".to_owned(), self.core.is_ready(NATS_GRACE));
+        std::iter::once(("accepting".to_owned(), self.draining.get() == 0)).chain(streams).chain([core]).collect()
+    }
+
+    /// Whether all of it holds.
     pub fn is_ready(&self) -> bool {
-        let mut feeds = self.streams.iter().map(|(_, status)| status).chain([&self.core]);
-        self.shards.iter().all(|shard| shard.draining.get() == 0) && feeds.all(|feed| feed.is_ready(NATS_GRACE))
+        self.readiness().iter().all(|(_, good)| *good)
     }
 }

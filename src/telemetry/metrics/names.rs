@@ -114,7 +114,7 @@ table! {
     }
     "Delivery" {
         EVENTS_RECEIVED = Counter "sidestream_events_received_total" ["source"] "Messages read from NATS";
-        EVENTS_SENT = Counter "sidestream_events_sent_total" [] "Events and notices written or queued for a client";
+        EVENTS_SENT = Counter "sidestream_events_sent_total" [] "Events written or queued for clients, and notices to all who hear a stream; not what opens or ends one client's stream";
         BYTES_SENT = Counter "sidestream_bytes_sent_total" [] "Bytes of event streams handed to sockets";
         WRITES = Counter "sidestream_writes_total" [] "Write calls made for event streams";
         HEARTBEATS = Counter "sidestream_heartbeats_sent_total" [] "Heartbeats written or queued";

@@ -42,8 +42,6 @@ pub struct ShardMetrics {
     pub panics: Number,
     /// When the clients were last swept, in milliseconds since the shard began; with `began` it tells a stuck shard.
     pub swept: Number,
-    /// 1 while streams are being closed for shutdown.
-    pub draining: Number,
     /// From reading the oldest event of a batch to the end of the batch.
     pub delivery: Histogram,
     /// From storing the oldest event of a batch to the end of the batch.
@@ -133,7 +131,6 @@ impl ShardMetrics {
             accept_pauses: Number::default(),
             panics: Number::default(),
             swept: Number::default(),
-            draining: Number::default(),
             delivery: Histogram::new(histogram::DELIVERY),
             published: Histogram::new(histogram::PUBLISHED),
             queue_at_close: Histogram::new(histogram::QUEUE),
