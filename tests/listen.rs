@@ -55,6 +55,14 @@ async fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
         let mut second = App::spawn(&config, |serve| serve);
         assert_eq!(second.exit(support::DEADLINE).await.code(), Some(71), "{:?}", second.log_lines());
         app.events("alice").await;
+
+        // One that answers, though not as ours would: whoever it belongs to keeps it.
+        let (other, path) = (unix(dir.path(), "other.sock"), dir.path().join("other.sock"));
+        let held = std::os::unix::net::UnixDatagram::bind(&path).expect("bound");
+        let mut third = App::spawn(&Config::on(&nats).trust(Some(TRUST)).listen(&[&other]), |serve| serve);
+        assert_eq!(third.exit(support::DEADLINE).await.code(), Some(71), "{:?}", third.log_lines());
+        assert!(path.exists(), "a socket of somebody else was removed");
+        drop(held);
     })
     .await;
 }

@@ -198,10 +198,14 @@ fn bind_unix(path: &Path, name: &str) -> Result<UnixListener, ListenError> {
     let failed = |e| ListenError::Bind(name.to_owned(), e);
     // A socket left behind by a process that is gone is replaced; nothing else is.
     if std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket()) {
-        if UnixStream::connect(path).is_ok() {
-            return Err(ListenError::InUse(name.to_owned()));
+        match UnixStream::connect(path) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                std::fs::remove_file(path).map_err(failed)?;
+            }
+            Ok(_) => return Err(ListenError::InUse(name.to_owned())),
+            // Such as permission denied: somebody else's, who may well listen.
+            Err(error) => return Err(failed(error)),
         }
-        std::fs::remove_file(path).map_err(failed)?;
     }
     let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking(), None).map_err(failed)?;
     let address = socket2::SockAddr::unix(path).map_err(failed)?;
