@@ -138,7 +138,7 @@ pub async fn start(
         );
     }
     let (requests, status) = unstarted.live;
-    let encoder = encoder(config, metrics, None, |route| route.stream.is_none() || !route.live_subjects.is_empty());
+    let encoder = encoder(config, metrics, None, Route::hears_live);
     tasks.spawn_local(live::LiveFeed { kept: live, encoder, shards: shards.to_vec(), requests, status }.run());
     tasks.spawn_local(version::watch(control.clone(), metrics.clone()));
     tasks.spawn_local(audience::answer(control.clone(), shards.to_vec()));

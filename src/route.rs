@@ -89,6 +89,11 @@ pub enum GrantError {
 }
 
 impl Route {
+    /// Whether anything of it comes from core NATS.
+    pub fn hears_live(&self) -> bool {
+        self.stream.is_none() || !self.live_subjects.is_empty()
+    }
+
     /// The grant of one request: templates filled with its variables, and the app's own decision (`named`), each of which
     /// must be inside `allow`.
     pub fn grant(&self, variables: &HashMap<&str, Token>, named: &[Pattern]) -> Result<Grant, GrantError> {

@@ -84,7 +84,7 @@ fn kept(old: &Config, mut new: Config) -> Config {
 /// Whether metrics, feeds and frames that were made for one table fit the other.
 fn same_shape(old: &RouteTable, new: &RouteTable) -> bool {
     let shape = |table: &RouteTable| -> Vec<_> {
-        table.routes.iter().map(|route| (route.path.clone(), route.stream, route.format)).collect()
+        table.routes.iter().map(|route| (route.path.clone(), route.stream, route.format, route.hears_live())).collect()
     };
     shape(old) == shape(new) && old.streams == new.streams && old.formats == new.formats
 }
@@ -160,6 +160,19 @@ mod tests {
         assert_eq!(done.loaded.config.server.listen, loaded(FILE).config.server.listen);
         let once_more = reload(&done.loaded, loaded(&text));
         assert_eq!((once_more.applied, once_more.waiting), (Vec::new(), vec!["server.listen".to_owned()]));
+    }
+
+    /// The feed of core subjects encodes for the routes that listened to it when it began.
+    #[test]
+    fn a_route_that_begins_or_ends_to_hear_live_waits() {
+        let live = ("path = \"/events\"", "path = \"/events\"\n live_subjects = [\"typing.{user}\"]");
+        let done = again(&[live]);
+        assert_eq!((done.applied, done.waiting), (Vec::new(), vec!["route[0].live_subjects".to_owned()]));
+        assert!(done.loaded.config.routes.routes[0].live_subjects.is_empty());
+        let live = FILE.replace(live.0, live.1);
+        let other = reload(&loaded(&live), loaded(&live.replace("typing.", "moving.")));
+        assert_eq!((other.applied, other.waiting), (vec!["route[0].live_subjects".to_owned()], Vec::new()));
+        assert_eq!(reload(&loaded(&live), loaded(FILE)).waiting, ["route[0].live_subjects"]);
     }
 
     #[test]
