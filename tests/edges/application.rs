@@ -1,5 +1,6 @@
 //! The application behind the proxy: says who a session belongs to, serves its key set, and a page for everything else.
 
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -23,6 +24,8 @@ pub struct Application {
 struct Answers {
     keys: String,
     page: String,
+    /// Answered to everything, if it is not 0.
+    status: AtomicU16,
     /// Request heads, as they came.
     heads: Mutex<Vec<String>>,
 }
@@ -31,7 +34,8 @@ impl Application {
     /// Starts it. `keys`: the key set. `page`: its page.
     pub async fn start(keys: String, page: &str) -> Self {
         let port = free_port();
-        let answers = Arc::new(Answers { keys, page: page.to_owned(), heads: Mutex::default() });
+        let answers =
+            Arc::new(Answers { keys, page: page.to_owned(), status: AtomicU16::new(0), heads: Mutex::default() });
         Self { port, task: tokio::spawn(serve(listen(port).await, Arc::clone(&answers))), answers }
     }
 
@@ -39,6 +43,11 @@ impl Application {
     pub async fn stop(&mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
+    }
+
+    /// From now on everything is answered with this status and nothing else.
+    pub fn fail(&self, status: u16) {
+        self.answers.status.store(status, Ordering::Relaxed);
     }
 
     /// The heads of the requests so far, which are then forgotten.
@@ -87,6 +96,10 @@ async fn connection(mut stream: TcpStream, answers: Arc<Answers>) {
 
 impl Answers {
     fn to(&self, head: &str) -> String {
+        let status = self.status.load(Ordering::Relaxed);
+        if status != 0 {
+            return format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
+        }
         let path = head.split(' ').nth(1).unwrap_or_default();
         if path.starts_with("/auth") {
             return auth(session(head));

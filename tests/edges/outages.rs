@@ -42,6 +42,12 @@ async fn comes_back(kind: Kind) {
     let body = front.stream(&resumed).await.until("meanwhile").await;
     assert!(body.contains(r#""resume":"exact""#) && !body.contains("before"), "{kind:?}: {body}");
 
+    if kind.asks().is_some() {
+        for status in [500, 502, 503, 504, 429] {
+            front.application.fail(status);
+            retries(&front, &format!("the application answers {status}")).await;
+        }
+    }
     front.application.stop().await;
     if kind.asks().is_none() {
         // It has the key, and asks nobody.
