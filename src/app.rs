@@ -105,7 +105,7 @@ impl State {
     /// What the process was built from must be the same in it ([`crate::config::reload`]).
     pub fn apply(&self, config: Config) {
         self.settings.set(settings(&config));
-        self.limiter.limit(&within(config.limits.clone(), self.streams_max));
+        self.limiter.limit(&within(&config.limits, self.streams_max));
         self.config.set(config);
     }
 
@@ -129,8 +129,8 @@ impl State {
 
     /// Drains. Returns when no stream is left, at the latest two seconds after the window.
     pub async fn drain(&self) {
-        let window = self.begin_drain().await;
-        let until = Instant::now() + window + Duration::from_secs(2);
+        let until = Instant::now() + self.config.get().server.drain_window + Duration::from_secs(2);
+        let _ = tokio::time::timeout_at(until.into(), self.begin_drain()).await;
         until_none(until, || self.connections()).await;
         // HTTP/2 connections write their last words after their streams have gone.
         until_none(until.min(Instant::now() + LAST_WORDS), || self.tasks()).await;
@@ -177,7 +177,11 @@ pub async fn start(
     let (streams, addresses) = (config.routes.streams.len(), groups.len());
     let sockets = Sockets::within(descriptors(), Parts { streams, shards: shard_count, addresses });
     let streams_max = sockets.streams_max();
-    let limiter = Limiter::new(&within(config.limits.clone(), streams_max));
+    if config.limits.connections > streams_max {
+        let configured = config.limits.connections;
+        tracing::warn!(limit = streams_max, configured, "limits.connections lowered to fit LimitNOFILE");
+    }
+    let limiter = Limiter::new(&within(&config.limits, streams_max));
     let in_force = Arc::new(Live::new(config.clone()));
     let settings = Arc::new(Live::new(settings(&config)));
     let orders = Orders::new(shard_count);
@@ -240,12 +244,8 @@ fn descriptors() -> usize {
 }
 
 /// Never promises more streams than there are sockets for.
-fn within(mut limits: Limits, room: usize) -> Limits {
-    if limits.connections > room {
-        tracing::warn!(limit = room, configured = limits.connections, "limits.connections lowered to fit LimitNOFILE");
-        limits.connections = room;
-    }
-    limits
+fn within(limits: &Limits, room: usize) -> Limits {
+    Limits { connections: limits.connections.min(room), ..limits.clone() }
 }
 
 async fn start_feeds(

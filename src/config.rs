@@ -121,7 +121,7 @@ pub struct Admin {
 }
 
 /// `[nats]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Nats {
     /// Server URLs, at least one.
     pub servers: Vec<String>,
@@ -144,7 +144,7 @@ impl Nats {
 }
 
 /// How we log in at NATS.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum NatsAuth {
     /// No credentials.
     None,

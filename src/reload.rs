@@ -32,6 +32,8 @@ pub struct Applied {
     pub applied: Vec<String>,
     /// Keys whose new values wait for a restart.
     pub waiting: Vec<String>,
+    /// Why certificate files that have changed are not shown; those from before are.
+    pub certificates_refused: Option<String>,
 }
 
 /// Why nothing was changed.
@@ -57,12 +59,11 @@ impl Reloader {
         Self { sources, in_force: Mutex::new(loaded), state, tls, log }
     }
 
-    /// Reads the configuration again, secrets and certificates with it. After an error everything is as it was.
+    /// Reads the configuration again, secrets with it, and then the certificates. After an error everything is as it was.
     pub fn reload(&self) -> Result<Applied, ReloadError> {
-        self.reload_certificates();
         let outcome = self.reload_configuration();
         match &outcome {
-            Ok(Applied { applied, waiting }) => {
+            Ok(Applied { applied, waiting, .. }) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 self.state.metrics.reload.applied(now.as_secs());
                 tracing::info!(applied = applied.join(", "), "Configuration was read again");
@@ -97,23 +98,25 @@ impl Reloader {
         }
         self.state.apply(loaded.config.clone());
         *in_force = loaded;
-        Ok(Applied { applied, waiting })
+        Ok(Applied { applied, waiting, certificates_refused: self.reload_certificates() })
     }
 
     /// Reads certificate files again if they have changed: new connections get what they hold now. What cannot be used changes
-    /// nothing.
-    pub fn reload_certificates(&self) {
+    /// nothing, and why is given.
+    pub fn reload_certificates(&self) -> Option<String> {
         let metrics = &self.state.metrics.tls;
         match self.tls.as_deref().map(LiveConfig::reload) {
-            None | Some(Ok(tls::Reloaded::Unchanged)) => {}
+            None | Some(Ok(tls::Reloaded::Unchanged)) => None,
             Some(Ok(tls::Reloaded::Applied)) => {
                 metrics.applied.add(1);
                 metrics.not_after.set(self.tls.as_deref().map_or(0, LiveConfig::not_after));
                 tracing::info!("Certificates were read again");
+                None
             }
             Some(Err(error)) => {
                 metrics.refused.add(1);
                 tracing::error!(%error, "Certificates have changed and cannot be used; those from before stay");
+                Some(error.to_string())
             }
         }
     }

@@ -102,8 +102,12 @@ pub fn drain_progress(state: &State) -> Value {
 
 fn reload(admin: &Admin) -> Result<Answer, Refusal> {
     match admin.reloader.reload() {
-        Ok(Applied { applied, waiting }) => {
-            Ok(json_body(StatusCode::OK, &json!({"applied": applied, "restart_needed": waiting})))
+        Ok(Applied { applied, waiting, certificates_refused }) => {
+            let mut body = json!({"applied": applied, "restart_needed": waiting});
+            if let Some(why) = certificates_refused {
+                body["certificates_refused"] = why.into();
+            }
+            Ok(json_body(StatusCode::OK, &body))
         }
         Err(error @ ReloadError::NotFromFiles) => {
             Err(Refusal::new(StatusCode::CONFLICT, "not_from_files", error.to_string()))

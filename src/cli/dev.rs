@@ -56,6 +56,7 @@ async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
             return Exit::Config;
         }
     };
+    let Some(signals) = super::serve::Signals::new() else { return Exit::Os };
     let demo = Arc::new(Demo::default());
     let running = match app::start(loaded.config.clone(), &Inherited::default(), Some(demo.clone())).await {
         Ok(running) => running,
@@ -63,7 +64,7 @@ async fn demonstrate(port: u16, server: &nats_server::Server) -> Exit {
     };
     demo.started(running.control.clone(), running.state.clone());
     match super::print(&welcome(&running, server)) {
-        Exit::Ok => super::serve::until_stopped(running, None, loaded, log).await,
+        Exit::Ok => super::serve::until_stopped(running, signals, None, loaded, log).await,
         exit => exit,
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::Exit;
 use super::options::ConfigArgs;
@@ -80,8 +80,10 @@ pub fn run(args: &Args) -> Exit {
     }
     let inherited = Inherited::take();
     super::runtime::block_on(async move {
+        // Before anything is built: who is told to stop while starting stops in order as well.
+        let Some(signals) = Signals::new() else { return Exit::Os };
         match app::start(loaded.config.clone(), &inherited, None).await {
-            Ok(running) => until_stopped(running, Some(args.sources()), loaded, log).await,
+            Ok(running) => until_stopped(running, signals, Some(args.sources()), loaded, log).await,
             Err(error) => start_failed(&error),
         }
     })
@@ -100,19 +102,48 @@ pub(super) fn start_failed(error: &StartError) -> Exit {
     }
 }
 
+/// What the process is told by signals.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// From now on they are waited for instead of ending the process. `None` where the system does not let us, which is told.
+    pub(super) fn new() -> Option<Self> {
+        let all = || -> std::io::Result<Self> {
+            Ok(Self {
+                terminate: signal(SignalKind::terminate())?,
+                interrupt: signal(SignalKind::interrupt())?,
+                hangup: signal(SignalKind::hangup())?,
+            })
+        };
+        all().inspect_err(|error| tracing::error!(%error, "Signals cannot be handled")).ok()
+    }
+
+    /// Waits to be told to stop.
+    async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Serves until a signal: the first drains, a second ends at once. A thread that ends takes the process with it.
-pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, loaded: Loaded, log: Arc<Log>) -> Exit {
+pub(super) async fn until_stopped(
+    running: Running,
+    mut signals: Signals,
+    sources: Option<Sources>,
+    loaded: Loaded,
+    log: Arc<Log>,
+) -> Exit {
     let Running { public, admin: (admin_address, admin), state, tls, mut ended, .. } = running;
     for address in &public {
         tracing::info!(listener = "public", %address, "Listening");
     }
     tracing::info!(listener = "admin", address = %admin_address, "Listening");
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        tracing::error!("Signals cannot be handled");
-        return Exit::Os;
-    };
     let reloader = Arc::new(Reloader::new(sources, loaded, state.clone(), tls, log.clone()));
     let answers = Admin::new(admin_address.clone(), state.clone(), reloader.clone());
     tokio::spawn(crate::admin::serve(admin, Arc::new(answers)));
@@ -128,15 +159,15 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
                 tracing::error!(thread = thread.unwrap_or("unknown"), "Thread ended; the process ends with it");
                 return Exit::Internal;
             }
-            _ = look.tick() => reloader.reload_certificates(),
-            _ = hangup.recv() => {
+            _ = look.tick() => drop(reloader.reload_certificates()),
+            _ = signals.hangup.recv() => {
                 service.reloading();
                 // What came of it is in the log.
                 let _ = reloader.reload();
                 service.ready();
             }
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
         }
     }
     let window = state.config.get().server.drain_window;
@@ -144,8 +175,11 @@ pub(super) async fn until_stopped(running: Running, sources: Option<Sources>, lo
     tracing::info!(connections = state.connections(), ?window, "Draining");
     tokio::select! {
         () = state.drain() => {}
-        _ = terminate.recv() => tracing::warn!("Second signal: ending at once"),
-        _ = interrupt.recv() => tracing::warn!("Second signal: ending at once"),
+        () = signals.stop() => tracing::warn!("Second signal: ending at once"),
+        thread = ended.recv() => {
+            tracing::error!(thread = thread.unwrap_or("unknown"), "Thread ended in the middle of a drain");
+            return Exit::Internal;
+        }
     }
     log.tell();
     // An inherited socket is not ours: it stays open for the next process.

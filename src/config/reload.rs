@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use super::load::Loaded;
 use super::show::Effective;
-use super::{Config, Limits};
+use super::{Config, Limits, Secret};
 use crate::route::RouteTable;
 
 /// Keys, or tables of keys, that are read when the process begins and not again.
@@ -45,14 +45,24 @@ pub struct Reloaded {
     pub waiting: Vec<String>,
 }
 
+/// Keys that name files with secrets, and those secrets.
+const SECRETS: [(&str, fn(&Config) -> Vec<Secret>); 3] = [
+    ("admin.token_file", |config| config.admin.token.iter().cloned().collect()),
+    ("nats", |config| config.nats.secret().into_iter().cloned().collect()),
+    ("trust.secret_files", |config| config.trust.iter().flat_map(|trust| trust.secrets.clone()).collect()),
+];
+
 /// Lays a configuration that was read again over the one in force.
 pub fn reload(in_force: &Loaded, read: Loaded) -> Reloaded {
     let routes_wait = !same_shape(&in_force.config.routes, &read.config.routes);
     // Templates name what the identity brings: both come from the same file, or neither.
     let waits = |key: &str| is_in(key, &RESTART) || (routes_wait && is_in(key, &["route", "identity"]));
     let mut changed = changed(&in_force.effective, &read.effective);
-    if in_force.config.nats != read.config.nats && !changed.iter().any(|key| is_in(key, &["nats"])) {
-        changed.insert("nats (the content of a file)".to_owned());
+    for (key, secrets) in SECRETS {
+        let is_named = changed.iter().any(|key_changed| is_in(key_changed, &[key]));
+        if !is_named && secrets(&in_force.config) != secrets(&read.config) {
+            changed.insert(format!("{key} (the content of a file)"));
+        }
     }
     let (waiting, applied) = changed.into_iter().partition(|key| waits(key));
     // In the order of the documentation, but for routes that wait, which stand together.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::{Config, NatsAuth};
+use super::{Config, Nats, NatsAuth};
 
 /// A secret read from a file. `Debug` never shows it, nothing serialises it, and what is dropped is overwritten.
 #[derive(Clone, PartialEq, Eq)]
@@ -59,6 +59,18 @@ impl Redaction {
     }
 }
 
+impl Nats {
+    /// What it logs in with, where that was read by us.
+    pub fn secret(&self) -> Option<&Secret> {
+        match &self.auth {
+            NatsAuth::None | NatsAuth::Credentials(_) => None,
+            NatsAuth::Nkey(secret) | NatsAuth::Password { password: secret, .. } | NatsAuth::Token(secret) => {
+                Some(secret)
+            }
+        }
+    }
+}
+
 impl Config {
     /// What must not be shown of text that others wrote.
     pub fn redaction(&self) -> Redaction {
@@ -67,14 +79,8 @@ impl Config {
 
     /// Every secret that the configuration holds itself.
     fn secrets(&self) -> impl Iterator<Item = Secret> {
-        let nats = match &self.nats.auth {
-            NatsAuth::None | NatsAuth::Credentials(_) => None,
-            NatsAuth::Nkey(secret) | NatsAuth::Password { password: secret, .. } | NatsAuth::Token(secret) => {
-                Some(secret)
-            }
-        };
         let shared = self.trust.iter().flat_map(|trust| &trust.secrets);
-        shared.chain(&self.admin.token).chain(nats).cloned()
+        shared.chain(&self.admin.token).chain(self.nats.secret()).cloned()
     }
 
     /// Whether there is anything in memory that must not be read out of it: those, or a key or credentials read from a file

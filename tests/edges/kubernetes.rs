@@ -92,7 +92,7 @@ fn the_parts_of_the_manifest_fit() {
     let admin = sidestream["admin"]["listen"].as_str().and_then(|address| address.rsplit_once(':')).expect("a port").1;
     let container = &sidecars[of("sidestream")];
     assert_eq!(container["ports"][0]["containerPort"].to_string(), admin);
-    for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+    for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/livez")] {
         assert_eq!(container[probe]["httpGet"]["path"], path);
         assert_eq!(container[probe]["httpGet"]["port"], container["ports"][0]["name"]);
     }
