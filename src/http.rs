@@ -25,7 +25,7 @@ use http_body_util::Full;
 use hyper::header::{
     CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN, TRANSFER_ENCODING,
 };
-use hyper::{Method, Response, Version};
+use hyper::{Method, Response, Uri, Version};
 use uuid::Uuid;
 
 use self::body::Request;
@@ -44,6 +44,7 @@ use crate::shard::guard::Guard;
 use crate::subject::{Pattern, SubjectError, Token};
 use crate::telemetry::access::{self, Arrival};
 use crate::telemetry::metrics::{Protocol, Refused};
+use crate::telemetry::otel::Admission;
 
 /// How long a stream may wait for its feeds before it is refused softly.
 const OPEN_PATIENCE: Duration = Duration::from_secs(5);
@@ -108,25 +109,33 @@ impl From<Refused> for No {
 
 /// Answers a request. Identity headers are evaluated first and are gone afterwards.
 pub async fn answer(context: &Context, peer: Peer, mut request: Request) -> Answer {
+    let mut admission = Admission::begin(&request);
     let event_stream = browser::is_event_stream_client(request.headers());
     let origin = request.headers().get(ORIGIN).cloned();
     let body = has_body(&request);
     // One and the same for the whole request.
     let config = context.config.get();
-    let mut answer = match stream(context, &config, peer, &mut request).await {
+    let mut refused = None;
+    let mut answer = match stream(context, &config, peer, &mut request, &mut admission).await {
         Ok((head, guard)) => Answer::Stream(head, guard),
         Err(No::Response(response)) => Answer::Response(*response),
         Err(No::Refusal(refusal)) => {
             let (_, code) = refusal.parts();
             tracing::debug!(reason = code, "Request refused");
+            refused = Some(code);
             context.shard.metrics.refused_finally(code);
             Answer::Response(refusal.response())
         }
         Err(No::Soft(reason)) => {
+            refused = Some(reason.label());
             context.shard.metrics.refused(reason);
             Answer::Response(reject::soft(reason, event_stream))
         }
     };
+    // The span of a stream ends with its first byte, in its guard.
+    if let Answer::Response(response) = &answer {
+        admission.answered(response.status(), refused, || route_of(&config, request.uri()));
+    }
     let headers = match &mut answer {
         Answer::Response(response) => response.headers_mut(),
         Answer::Stream(head, _) => head.headers_mut(),
@@ -144,9 +153,11 @@ async fn stream(
     config: &Config,
     peer: Peer,
     request: &mut Request,
+    admission: &mut Admission,
 ) -> Result<(Response<()>, Guard), No> {
     let at = Instant::now();
     let Asker { address, identity } = asker(config, peer, request)?;
+    admission.came_from(address);
     if let Some(identity) = &identity {
         context.shard.metrics.vouched(identity.proof);
     }
@@ -173,6 +184,7 @@ async fn stream(
             .get("traceparent")
             .and_then(|value| access::trace_id(value.as_bytes()))
             .map(Into::into),
+        admission: admission.clone(),
     };
     let spec = Spec {
         connection: Uuid::now_v7(),
@@ -276,6 +288,12 @@ fn find<'c: 's, 's>(config: &'c Config, segments: &'s [String]) -> Result<Found<
     routes
         .find_map(|(index, route)| route.path.matches(segments).map(|captures| (index, route, captures)))
         .ok_or(Refusal::NotFound)
+}
+
+/// The route that a request was for, also where it is refused before that counts.
+fn route_of<'c>(config: &'c Config, uri: &Uri) -> Option<&'c str> {
+    let segments = target::segments(uri).ok()?;
+    find(config, &segments).ok().map(|(_, route, _)| route.path.as_str())
 }
 
 fn method<B>(config: &Config, request: &hyper::Request<B>) -> Result<(), No> {

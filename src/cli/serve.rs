@@ -79,14 +79,17 @@ pub fn run(args: &Args) -> Exit {
         crate::dumps::keep_private();
     }
     let inherited = Inherited::take();
-    super::runtime::block_on(async move {
+    let spans = telemetry::otel::start();
+    let exit = super::runtime::block_on(async move {
         // Before anything is built: who is told to stop while starting stops in order as well.
         let Some(signals) = Signals::new() else { return Exit::Os };
         match app::start(loaded.config.clone(), &inherited, None).await {
             Ok(running) => until_stopped(running, signals, Some(args.sources()), loaded, log).await,
             Err(error) => start_failed(&error),
         }
-    })
+    });
+    spans.finish();
+    exit
 }
 
 /// Says why the process cannot start.

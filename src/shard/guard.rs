@@ -52,6 +52,7 @@ impl Guard {
         metrics.subscriptions.add(client.patterns());
         if let Some(arrival) = arrival {
             access::opened(self.stream(), &arrival, resume);
+            arrival.admission.opened(metrics.path(route), resume);
         }
     }
 

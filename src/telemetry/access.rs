@@ -10,6 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use uuid::Uuid;
 
 use super::metrics::{CloseReason, Phase, Proof, Protocol};
+use super::otel::Admission;
 use crate::frame::notice::Resume;
 
 /// The target of both lines.
@@ -34,6 +35,8 @@ pub struct Arrival {
     pub age: Option<Duration>,
     /// The trace it belongs to.
     pub trace: Option<Box<str>>,
+    /// Its span, which ends when the line is written.
+    pub admission: Admission,
 }
 
 /// A stream, as both lines name it.
