@@ -1,8 +1,9 @@
-//! Spans for OpenTelemetry, with the cargo feature `otel`: one for each request that is answered or becomes an event stream.
+//! Spans for OpenTelemetry, with the cargo feature `otel`: one for each request that is answered or becomes an event
+//! stream.
 //!
-//! A span ends with the answer, that of a stream with its first byte: how long streams last would make a latency of nonsense. It is
-//! put together when it ends, so that nothing of it exists while a request waits. Where spans go, and how, is [`export`]'s
-//! business. Without the feature `otel_off.rs` takes this place.
+//! A span ends with the answer, that of a stream with its first byte: how long streams last would make a latency of
+//! nonsense. It is put together when it ends, so that nothing of it exists while a request waits. Where spans go, and
+//! how, is [`export`]'s business. Without the feature `otel_off.rs` takes this place.
 
 mod export;
 
@@ -31,7 +32,8 @@ static TRACING: OnceLock<Tracing> = OnceLock::new();
 #[derive(Debug)]
 pub struct Export(Option<SdkTracerProvider>);
 
-/// Starts the export, if the environment names a collector. What is wrong with it is logged, and is no reason not to serve.
+/// Starts the export, if the environment names a collector. What is wrong with it is logged, and is no reason not to
+/// serve.
 pub fn start() -> Export {
     if !export::is_wanted() {
         return Export(None);
@@ -105,8 +107,8 @@ impl Admission {
         }
     }
 
-    /// Ends it: the request is answered. `refused`: the public code or reason, if it is refused. `route`: the path of its route, as
-    /// configured.
+    /// Ends it: the request is answered. `refused`: the public code or reason, if it is refused. `route`: the path of
+    /// its route, as configured.
     pub fn answered<'r>(
         &self,
         status: StatusCode,
@@ -157,12 +159,14 @@ impl Begun {
     }
 }
 
-/// The caller's span, after W3C Trace Context. It says where a span belongs and whether it is recorded, and nothing else.
+/// The caller's span, after W3C Trace Context. It says where a span belongs and whether it is recorded, and nothing
+/// else.
 fn parent(headers: &HeaderMap) -> Context {
     TraceContextPropagator::new().extract_with_context(&Context::new(), &OneHeader(headers))
 }
 
-/// Nothing but `traceparent`, and that only once: `tracestate` would be sent on as a stranger wrote it, with every span.
+/// Nothing but `traceparent`, and that only once: `tracestate` would be sent on as a stranger wrote it, with every
+/// span.
 struct OneHeader<'h>(&'h HeaderMap);
 
 impl Extractor for OneHeader<'_> {

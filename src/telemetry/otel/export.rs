@@ -1,7 +1,8 @@
-//! Sends spans to a collector: OTLP over HTTP, as protobuf, set up by the environment variables that OpenTelemetry defines.
+//! Sends spans to a collector: OTLP over HTTP, as protobuf, set up by the environment variables that OpenTelemetry
+//! defines.
 //!
-//! Shards put spans into a bounded queue of the SDK, which a thread of its own sends in batches: a collector that hangs or is away
-//! costs spans, and nobody's time. Requests are made by [`Collector`], retries and batches by the SDK.
+//! Shards put spans into a bounded queue of the SDK, which a thread of its own sends in batches: a collector that hangs
+//! or is away costs spans, and nobody's time. Requests are made by [`Collector`], retries and batches by the SDK.
 
 use std::error::Error;
 use std::io;
