@@ -76,7 +76,7 @@ try {
   let seen = false;
   listed.then(() => { seen = true; }, () => {});
   for (let i = 0; i < 50 && !seen; i += 1) {
-    await send(bob, '#send-all', 'for-the-example');
+    await send(bob, '#send-all', '{"text":"for-the-example"}');
     await Promise.race([listed, new Promise((resolve) => setTimeout(resolve, 200))]);
   }
   await listed;
