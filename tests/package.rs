@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use support::machine::Machine;
-use support::{DEADLINE, Version, eventually};
+use support::{DEADLINE, Version, eventually, program};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-const PROGRAM: &str = env!("CARGO_BIN_EXE_sidestream");
 const NEEDS: [&str; 3] = ["dpkg-deb", "dpkg-shlibdeps", "lintian"];
 const UNITS: [&str; 3] = ["sidestream.service", "sidestream.socket", "sidestream-admin.socket"];
 const CONFIG: &str = "/etc/sidestream/sidestream.toml";
@@ -31,9 +30,9 @@ fn is_able(test: &str) -> bool {
 /// Builds a package of this revision into the directory.
 fn package(dir: &Path, revision: &str) -> PathBuf {
     let mut script = Command::new(Path::new(ROOT).join("scripts/package"));
-    script.args(["--binary", PROGRAM, "--revision", revision, "--out"]).arg(dir);
+    script.arg("--binary").arg(program::path()).args(["--revision", revision, "--out"]).arg(dir);
     let pages = tempfile::tempdir().expect("a temporary directory");
-    let manual = Command::new(PROGRAM).args(["man", "--dir"]).arg(pages.path()).output().expect("the program runs");
+    let manual = program::command().args(["man", "--dir"]).arg(pages.path()).output().expect("the program runs");
     if !manual.status.success() {
         script.arg("--generator").arg(stand_in(dir));
     }
@@ -143,6 +142,7 @@ fn is_installed(machine: &Machine) {
         ("/usr/share/zsh/vendor-completions/_sidestream", "644 root:root"),
         ("/usr/share/fish/vendor_completions.d/sidestream.fish", "644 root:root"),
         ("/usr/share/doc/sidestream/copyright", "644 root:root"),
+        ("/usr/share/doc/sidestream/examples/credentials.conf", "644 root:root"),
     ] {
         assert_eq!(about(path), wanted, "{path}");
     }

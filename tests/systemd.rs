@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, get};
+use support::{App, Config, DEADLINE, Nats, Sse, Version, Wire, get, program};
 
 const UNITS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/systemd");
 const TRUST: &str = "proxies = [\"127.0.0.1\", \"unix\"]\naddress_is_proof = true\n";
@@ -333,7 +333,7 @@ fn units() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     for entry in std::fs::read_dir(UNITS).expect("the units").flatten() {
         let text = std::fs::read_to_string(entry.path()).expect("a unit");
-        let text = text.replace("/usr/bin/sidestream", env!("CARGO_BIN_EXE_sidestream"));
+        let text = text.replace("/usr/bin/sidestream", program::path().to_str().expect("a path in UTF-8"));
         std::fs::write(dir.path().join(entry.file_name()), text).expect("written");
     }
     dir
@@ -376,7 +376,7 @@ fn the_drop_in_for_credentials_is_sound() {
 #[test]
 fn the_configuration_that_goes_with_the_units_is_right() {
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/sidestream.toml");
-    let output = Command::new(env!("CARGO_BIN_EXE_sidestream")).args(["check", "--config", file]).output();
+    let output = program::command().args(["check", "--config", file]).output();
     let output = output.expect("the program runs");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.stderr.is_empty(), "it warns: {}", String::from_utf8_lossy(&output.stderr));
@@ -388,7 +388,7 @@ fn what_cannot_be_healed_by_a_restart_is_not_restarted() {
     let unit = std::fs::read_to_string(Path::new(UNITS).join("sidestream.service")).expect("the unit");
     assert!(unit.lines().any(|line| line == "RestartPreventExitStatus=64 66 77 78"), "{unit}");
     let exit = |arguments: &[&str]| {
-        let ended = Command::new(env!("CARGO_BIN_EXE_sidestream")).args(arguments).output().expect("the program runs");
+        let ended = program::command().args(arguments).output().expect("the program runs");
         ended.status.code()
     };
     assert_eq!(exit(&["serve", "--nonsense"]), Some(64));

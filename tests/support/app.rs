@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Answer, Request, Sse, Wire, get};
-use super::{DEADLINE, Nats, eventually, process};
+use super::{DEADLINE, Nats, eventually, process, program};
 
 /// The route that most tests use: stream `EVENTS`, one's own subjects and the broadcasts.
 pub const EVENTS_ROUTE: &str = r#"
@@ -209,7 +209,7 @@ impl App {
     }
 
     fn serve(file: &Path, dir: Option<tempfile::TempDir>, wrap: impl FnOnce(Command) -> Command) -> Self {
-        let mut serve = Command::new(env!("CARGO_BIN_EXE_sidestream"));
+        let mut serve = program::command();
         serve.arg("serve").arg("--config").arg(file).args(["--log-format", "json"]);
         let mut child = wrap(serve)
             .stdin(Stdio::null())

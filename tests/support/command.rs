@@ -33,7 +33,7 @@ impl Ran {
 
 /// The program, to be given more.
 pub fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sidestream"));
+    let mut command = Command::new(super::program::path());
     command.args(args).stdin(Stdio::null()).kill_on_drop(true).env_remove("RUST_LOG");
     command
 }

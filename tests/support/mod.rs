@@ -20,6 +20,7 @@ pub mod nats;
 pub mod netns;
 pub mod ports;
 pub mod process;
+pub mod program;
 pub mod proxy;
 pub mod tls;
 
