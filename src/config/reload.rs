@@ -45,8 +45,10 @@ pub struct Reloaded {
     pub waiting: Vec<String>,
 }
 
+type SecretsOf = fn(&Config) -> Vec<Secret>;
+
 /// Keys that name files with secrets, and those secrets.
-const SECRETS: [(&str, fn(&Config) -> Vec<Secret>); 3] = [
+const SECRETS: [(&str, SecretsOf); 3] = [
     ("admin.token_file", |config| config.admin.token.iter().cloned().collect()),
     ("nats", |config| config.nats.secret().into_iter().cloned().collect()),
     ("trust.secret_files", |config| config.trust.iter().flat_map(|trust| trust.secrets.clone()).collect()),
@@ -183,6 +185,19 @@ mod tests {
         let other = reload(&loaded(&live), loaded(&live.replace("typing.", "moving.")));
         assert_eq!((other.applied, other.waiting), (vec!["route[0].live_subjects".to_owned()], Vec::new()));
         assert_eq!(reload(&loaded(&live), loaded(FILE)).waiting, ["route[0].live_subjects"]);
+    }
+
+    #[test]
+    fn a_secret_whose_file_holds_another_is_named() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("secret");
+        let text = format!("{FILE}\n[trust]\nproxies = [\"10.0.0.1\"]\nsecret_files = [{file:?}]\n");
+        std::fs::write(&file, "the-secret-before").expect("written");
+        let before = loaded(&text);
+        std::fs::write(&file, "the-secret-behind").expect("written");
+        let done = reload(&before, loaded(&text));
+        assert_eq!(done.applied, ["trust.secret_files (the content of a file)"]);
+        assert!(reload(&done.loaded, loaded(&text)).applied.is_empty());
     }
 
     #[test]

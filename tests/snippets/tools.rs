@@ -15,7 +15,7 @@ const WRITES: [&str; 3] = ["--journal", "--table", "--out"];
 /// The options of each tool that the pages use.
 const TOOLS: [(&str, &[&str]); 15] = [
     ("apt-get", &["--yes"]),
-    ("cargo", &["--release", "--locked", "--bench", "--example", "--bin", "--test"]),
+    ("cargo", &["--release", "--locked", "--features", "--bench", "--example", "--bin", "--test"]),
     ("cd", &[]),
     ("chgrp", &[]),
     ("chmod", &[]),
