@@ -58,7 +58,7 @@ impl Watched {
             .arg(Value::from_iter(sites).to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
+            // Not killed: a driver that is told nothing more closes its browser, and one that is killed leaves it behind.
             .spawn()
             .expect("node starts");
         let orders = child.stdin.take().expect("piped");
