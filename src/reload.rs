@@ -59,9 +59,14 @@ impl Reloader {
         Self { sources, in_force: Mutex::new(loaded), state, tls, log }
     }
 
-    /// Reads the configuration again, secrets with it, and then the certificates. After an error everything is as it was.
+    /// Reads the configuration again, secrets with it: after an error all of it is as it was. Certificates, which are looked at by
+    /// themselves every few seconds, are looked at in any case.
     pub fn reload(&self) -> Result<Applied, ReloadError> {
-        let outcome = self.reload_configuration();
+        let mut outcome = self.reload_configuration();
+        let certificates_refused = self.reload_certificates();
+        if let Ok(applied) = &mut outcome {
+            applied.certificates_refused = certificates_refused;
+        }
         match &outcome {
             Ok(Applied { applied, waiting, .. }) => {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -98,7 +103,7 @@ impl Reloader {
         }
         self.state.apply(loaded.config.clone());
         *in_force = loaded;
-        Ok(Applied { applied, waiting, certificates_refused: self.reload_certificates() })
+        Ok(Applied { applied, waiting, certificates_refused: None })
     }
 
     /// Reads certificate files again if they have changed: new connections get what they hold now. What cannot be used changes
