@@ -16,8 +16,8 @@ use sidestream::config::Config;
 use sidestream::config::load::{Sources, load_text};
 use sidestream::http::Context;
 use sidestream::limit::Limiter;
-use sidestream::live::Live;
 use sidestream::link::ShardQueue;
+use sidestream::live::Live;
 use sidestream::memory::Orders;
 use sidestream::server::accept::Acceptor;
 use sidestream::server::listen::Bound;
@@ -58,8 +58,7 @@ pub fn serve<F: Future<Output = ()>>(config: &Arc<Config>, by: &By<'_>, act: imp
         let shard = Shard::new(0, Arc::new(Live::new(settings(config))), feeds, metrics.clone());
         let limiter = Limiter::new(&config.limits);
         let config_in_force = Arc::new(Live::new(config.clone()));
-        let context =
-            Context { config: config_in_force, shard: shard.clone(), limiter: limiter.clone(), front: None };
+        let context = Context { config: config_in_force, shard: shard.clone(), limiter: limiter.clone(), front: None };
         let sockets = Sockets::within(1000, Parts { streams: config.routes.streams.len(), shards: 1, addresses: 1 });
         let (bound, connect, tls) = listen(by);
         let acceptor = Acceptor::new(Rc::new(context), tls, 100, sockets);

@@ -3,6 +3,7 @@
 //! Whoever asks is checked here: a grant names nobody but the user that the proxy named, whatever the request said.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use sidestream::config::Config;
 use sidestream::cursor::{Cursor, Epoch, Position};
@@ -84,7 +85,7 @@ async fn stream(
         head += 1;
         let next = event(&config, head);
         let room = queue.room(1, next.frames.bytes()).await;
-        queue.send(ToShard::Events { stream: index, events: vec![next], room }).await;
+        queue.send(ToShard::Events { stream: index, events: vec![next], read: Instant::now(), room }).await;
     }
 }
 
