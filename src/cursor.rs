@@ -83,6 +83,11 @@ pub enum LastEventId {
 pub struct BadCursor;
 
 impl LastEventId {
+    /// Whether it is a cursor that stands before every message.
+    pub fn is_before_everything(self) -> bool {
+        matches!(self, Self::Cursor(cursor) if cursor.at.seq == 0)
+    }
+
     /// Reads the value of `Last-Event-ID` or its query twin. Strict: no sign, no leading zero, no other alphabet.
     pub fn parse(value: &[u8]) -> Result<Self, BadCursor> {
         if value.len() > LAST_EVENT_ID_BYTES_MAX || !value.iter().all(u8::is_ascii_graphic) {

@@ -28,6 +28,7 @@ mod standstill;
 mod start;
 mod stream;
 mod suspicion;
+mod values;
 pub mod version;
 
 use std::rc::Rc;

@@ -282,6 +282,8 @@ pub struct Piece {
     pub opening: Option<Opening>,
     /// Missed events.
     pub events: Vec<Arc<Event>>,
+    /// Follows the events where they are the last of the last values: tells that.
+    pub synced: Option<Frame>,
     /// Where the client stands after them.
     pub upto: u64,
     /// Whether the client is now registered for everything after `upto`. Otherwise it asks for the next piece.

@@ -41,6 +41,8 @@ pub struct Route {
     pub format: usize,
     /// `?subject=` may narrow the grant.
     pub select: bool,
+    /// Streams begin with the last message of each subject.
+    pub last_value: bool,
 }
 
 /// Who may connect to a route.
@@ -57,6 +59,7 @@ pub enum Audience {
 pub struct Grant {
     stream: Arc<[Pattern]>,
     live: Arc<[Pattern]>,
+    last_values: bool,
 }
 
 impl Grant {
@@ -70,10 +73,15 @@ impl Grant {
         &self.live
     }
 
+    /// Whether it begins with the last message of each subject of the stream.
+    pub fn last_values(&self) -> bool {
+        self.last_values
+    }
+
     /// A grant without a route.
     #[cfg(test)]
     pub(crate) fn of_stream(pattern: &str) -> Self {
-        Self { stream: [Pattern::parse(pattern).expect("a pattern")].into(), live: Arc::default() }
+        Self { stream: [Pattern::parse(pattern).expect("a pattern")].into(), ..Self::default() }
     }
 }
 
@@ -114,7 +122,11 @@ impl Route {
             live.append(&mut own);
             Vec::new()
         };
-        Ok(Grant { stream: minimal(stream), live: minimal(live) })
+        Ok(self.offer(stream, live))
+    }
+
+    fn offer(&self, stream: Vec<Pattern>, live: Vec<Pattern>) -> Grant {
+        Grant { stream: minimal(stream), live: minimal(live), last_values: self.last_value && self.stream.is_some() }
     }
 
     /// Narrows a grant to the selected patterns, each of which must lie inside it (subset by token).
@@ -133,7 +145,7 @@ impl Route {
                 return Err(GrantError::Denied);
             }
         }
-        Ok(Grant { stream: minimal(stream), live: minimal(live) })
+        Ok(self.offer(stream, live))
     }
 }
 
@@ -256,6 +268,7 @@ mod tests {
             audience: Audience::User,
             format: 0,
             select: true,
+            last_value: false,
         }
     }
 

@@ -23,6 +23,7 @@ use crate::http::identity::Identity;
 use crate::http::reject::Refusal;
 use crate::http::trust::Peer;
 use crate::http::{self, Asked, Asker, No};
+use crate::route::Grant;
 use resume::Resume;
 
 /// Options of `explain`.
@@ -95,12 +96,15 @@ pub fn run(args: &Args) -> Exit {
     let peer = if args.client_certificate { args.peer.certified() } else { args.peer };
     let mut explained = decide(&config, peer, &mut request);
     if args.connect
-        && let Some(Asked { route, last_event_id, .. }) = &explained.asked
+        && let Some(Asked { route, grant, last_event_id, .. }) = &explained.asked
         && let Some(stream) = route.stream.and_then(|index| config.routes.streams.get(index))
-        && *last_event_id != LastEventId::Absent
+        && let last = without_values(grant, *last_event_id)
+        && last != LastEventId::Absent
     {
-        match super::runtime::block_on_for(ask(&config, stream, *last_event_id)) {
-            Ok(resume) => explained.resume = Some(resume),
+        match super::runtime::block_on_for(ask(&config, stream, last)) {
+            Ok(resume) => {
+                explained.resume = Some(if grant.last_values() { resume.with_last_values() } else { resume });
+            }
             Err(exit) => return exit,
         }
     }
@@ -137,7 +141,9 @@ fn decide<'c>(config: &'c Config, peer: Peer, request: &mut Request<Empty<Bytes>
     }
     match http::asked(config, request, explained.identity.as_ref(), |_| None) {
         Ok(asked) => {
-            explained.resume = Some(Resume::without_nats(asked.route.stream.is_some(), asked.last_event_id));
+            let last = without_values(&asked.grant, asked.last_event_id);
+            let resume = Resume::without_nats(asked.route.stream.is_some(), last);
+            explained.resume = Some(if asked.grant.last_values() { resume.with_last_values() } else { resume });
             explained.asked = Some(asked);
         }
         Err(No::Refusal(refusal)) => explained.verdict = Verdict::Refused(refusal),
@@ -145,6 +151,11 @@ fn decide<'c>(config: &'c Config, peer: Peer, request: &mut Request<Empty<Bytes>
         Err(No::Soft(_)) => {}
     }
     explained
+}
+
+/// Who left before the first of its last values has nothing: it begins anew.
+fn without_values(grant: &Grant, last: LastEventId) -> LastEventId {
+    if grant.last_values() && last.is_before_everything() { LastEventId::Absent } else { last }
 }
 
 async fn ask(config: &Config, stream: &str, last: LastEventId) -> Result<Resume, Exit> {

@@ -495,7 +495,7 @@ const REFUSED: &[(&str, usize, &str)] = &[
     (route!("event = \"sidestream.x\""), 4, "cannot be an event name"),
     (route!("event = \"a\\nb\""), 4, "cannot be an event name"),
     (route!("payload = \"json\""), 4, "is not one of \"text\", \"base64\", \"envelope\""),
-    (route!("last_value = true"), 4, "cannot send last values yet"),
+    (route!("last_value = true"), 4, "last values are kept by streams"),
     (route!("subject = [\"a\"]"), 4, "did you mean `route.subjects`?"),
     // Bounds, and the rest.
     ("[limits]\nconnections = 0", 2, "0 was read; allowed are 1 to"),

@@ -4,6 +4,7 @@
 //! Requests are raw on purpose: async-nats' own consumers were seen to lose and to replay (`docs/nats.md`), and raw JSON
 //! answers (headers in base64) are immune to messages that its parser refuses.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -127,6 +128,9 @@ pub struct StreamState {
     /// When that message was stored, be it still there or not, nanoseconds since 1970; 0 where there was none.
     #[serde(default, deserialize_with = "time")]
     pub last_ts: u64,
+    /// Subjects of its messages, where they were asked for, with the number of messages.
+    #[serde(default)]
+    pub subjects: HashMap<String, IgnoredAny>,
 }
 
 /// `CONSUMER.CREATE`.
@@ -190,6 +194,13 @@ struct Failed {
 /// The stream's configuration and state, from its leader.
 pub async fn stream_info(client: &Client, stream: &str) -> Result<StreamInfo, ApiError> {
     request(client, format!("$JS.API.STREAM.INFO.{stream}"), Bytes::new()).await
+}
+
+/// The same with the subjects under a pattern of which it has messages, at most 100 000. An old server looks at every subject
+/// of the stream for it.
+pub async fn stream_subjects(client: &Client, stream: &str, pattern: &str) -> Result<StreamInfo, ApiError> {
+    let body = json!({ "subjects_filter": pattern }).to_string();
+    request(client, format!("$JS.API.STREAM.INFO.{stream}"), body.into()).await
 }
 
 /// The name of the stream that captures a subject, if any.
@@ -323,6 +334,11 @@ pub async fn message_at(client: &Client, stream: &str, seq: u64) -> Result<Optio
 /// The first message at or after `seq`; `None` if there is none.
 pub async fn message_from(client: &Client, stream: &str, seq: u64) -> Result<Option<StoredMessage>, ApiError> {
     message(client, stream, json!({"seq": seq, "next_by_subj": ">"})).await
+}
+
+/// The last message on a subject; `None` if there is none.
+pub async fn last_message(client: &Client, stream: &str, subject: &str) -> Result<Option<StoredMessage>, ApiError> {
+    message(client, stream, json!({ "last_by_subj": subject })).await
 }
 
 async fn message(client: &Client, stream: &str, body: serde_json::Value) -> Result<Option<StoredMessage>, ApiError> {

@@ -7,6 +7,8 @@
 
 mod attach;
 mod replay;
+mod values;
+mod views;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,6 +17,8 @@ use std::time::Instant;
 use self::attach::Waiting;
 pub(super) use self::replay::{Bounds, Filled, PassId};
 use self::replay::{Missing, MissingFrom, Replay};
+use self::values::LastValues;
+pub(super) use self::views::{VALUES_MAX, Values};
 use super::encode::Encoder;
 use super::removal::Stock;
 use super::start::{Begun, Known, RECENT, Start};
@@ -25,6 +29,7 @@ use crate::frame::notice::{self, Gap, GapReason};
 use crate::link::{self, FeedStatus, Piece, StreamRequest, Tells, Ticket};
 use crate::log::Log;
 use crate::route::Grant;
+use crate::subject::Pattern;
 
 /// What is to be done, in this order.
 #[derive(Debug)]
@@ -86,6 +91,18 @@ pub(super) enum Output {
         /// A place that somebody's cursor says is empty; 0 is none.
         at: u64,
     },
+    /// The last message of each subject under a pattern is to be read, from a stream that is at least at `head`; the answer
+    /// goes to [`Ledger::values_read`].
+    ReadValues {
+        /// Which.
+        pattern: Pattern,
+        /// For which log.
+        log: u32,
+        /// In this life of the stream.
+        epoch: Epoch,
+        /// What is held reaches to here.
+        head: u64,
+    },
 }
 
 /// What is fixed.
@@ -133,6 +150,8 @@ pub(super) struct Ledger {
     looking: Option<u32>,
     /// Clients that are served with what the log does not hold.
     replay: Replay,
+    /// Clients that begin with the last message of each subject.
+    values: LastValues,
     /// Passes counted in the metrics.
     passes: usize,
     outputs: VecDeque<Output>,
@@ -157,6 +176,7 @@ impl Ledger {
             doubtful: Vec::new(),
             settling: Vec::new(),
             looking: None,
+            values: LastValues::default(),
             passes: 0,
             outputs: VecDeque::new(),
         }
@@ -238,6 +258,8 @@ impl Ledger {
             };
             self.early.push_back(StreamRequest::Attach { shard, ticket, grant, from });
         }
+        let waited = self.forget_values();
+        self.early.extend(waited);
     }
 
     /// The next event of the consumer, behind which the server has `pending` more.
@@ -266,6 +288,7 @@ impl Ledger {
         let Some(log) = &mut self.log else { return };
         log.pin(self.replay.pins());
         log.append(event.clone());
+        self.values.put(&event);
         self.settings.encoder.metrics.stream_events.add(1);
         self.status.set_head(event.at.seq);
         self.outputs.push_back(Output::Event(event));
@@ -302,6 +325,7 @@ impl Ledger {
         self.settle();
         self.look();
         self.tick_replay(now);
+        self.tick_values(now);
         self.step_replay(now, settled);
         if let Some(log) = &self.log {
             self.outputs.push_back(Output::Head(log.cursor(log.head())));

@@ -66,6 +66,8 @@ struct World {
     resets: bool,
     /// Whether consumers, passes and sidecars break.
     breaks: bool,
+    /// Whether clients begin with last values.
+    last_values: bool,
 }
 
 impl World {
@@ -78,6 +80,7 @@ impl World {
             removes: random.chance(50),
             resets: random.chance(40),
             breaks: random.chance(70),
+            last_values: random.chance(30),
         }
     }
 
@@ -105,6 +108,8 @@ struct Tally {
     gaps: u64,
     passes: u64,
     stored: u64,
+    /// Times a client had all last values.
+    synced: u64,
 }
 
 impl Run {
@@ -117,7 +122,7 @@ impl Run {
             store.publish(&mut random);
         }
         let sidecars = [Sidecar::new(world), Sidecar::new(world)];
-        let clients = (0..CLIENTS as u64).map(|n| Client::new(n % USERS)).collect();
+        let clients = (0..CLIENTS as u64).map(|n| Client::new(n % USERS, world.last_values)).collect();
         Self { random, world, store, sidecars, clients, now: Instant::now() }
     }
 
@@ -234,6 +239,7 @@ fn run_seeds(seeds: Range<u64>) -> Tally {
         all.gaps += tally.gaps;
         all.passes += tally.passes;
         all.stored += tally.stored;
+        all.synced += tally.synced;
     }
     all
 }
@@ -251,7 +257,8 @@ fn nothing_is_lost_doubled_or_falsely_declared() {
     if end - start >= 1000 {
         // The runs must have gone through what they are for.
         for tally in [a, b] {
-            assert!(tally.events > 0 && tally.exact > 0 && tally.gaps > 0 && tally.passes > 0, "{tally:?}");
+            let Tally { events, exact, gaps, passes, synced, .. } = tally;
+            assert!([events, exact, gaps, passes, synced].iter().all(|seen| *seen > 0), "{tally:?}");
         }
     }
 }

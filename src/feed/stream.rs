@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::LocalBoxFuture;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -22,16 +23,18 @@ use super::connection::Connection;
 use super::consumer::{FeedError, Kind, Order, SILENCE_MAX};
 use super::encode::{Encoder, NAME_HEADER};
 use super::fanout::Fanout;
-use super::ledger::{Filled, Ledger, Output, PassId};
+use super::ledger::{Filled, Ledger, Output, PassId, Values};
 use super::look::{self, Looked};
 use super::opening::{self, Opened, Opening};
 use super::pass::Reader;
 use super::standstill::Standstill;
 use super::start::{Begun, Known, LEADER_PATIENCE, Start};
 use super::suspicion::{Care, Suspicion};
+use super::values;
 use crate::cursor::{Cursor, Position};
 use crate::frame::Message;
 use crate::link::{FeedStatus, StreamRequest};
+use crate::subject::Pattern;
 
 /// Wait between attempts to open the consumer, before jitter.
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -82,7 +85,7 @@ struct State {
 impl StreamFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
-        let asides = Asides { passes: Vec::new(), look: None };
+        let asides = Asides { passes: Vec::new(), look: None, values: FuturesUnordered::new() };
         State {
             feed: self,
             asides,
@@ -104,6 +107,15 @@ struct Asides {
     passes: Vec<(PassId, mpsc::Receiver<Filled>)>,
     /// What the leader says.
     look: Option<LocalBoxFuture<'static, Result<Looked, FeedError>>>,
+    /// The last messages of subjects; as many as the ledger asks for at a time.
+    values: FuturesUnordered<LocalBoxFuture<'static, ValuesRead>>,
+}
+
+/// Last values of a pattern, for a log; `None` where they could not be read.
+struct ValuesRead {
+    log: u32,
+    pattern: Pattern,
+    values: Option<Values>,
 }
 
 /// What was read beside the consumer.
@@ -112,6 +124,8 @@ enum Aside {
     Filled(PassId, Option<Filled>),
     /// What the leader says.
     Looked(Result<Looked, FeedError>),
+    /// The last messages of subjects.
+    Values(ValuesRead),
 }
 
 impl Asides {
@@ -123,6 +137,9 @@ impl Asides {
             {
                 self.look = None;
                 return Poll::Ready(Aside::Looked(looked));
+            }
+            if let Poll::Ready(Some(read)) = self.values.poll_next_unpin(cx) {
+                return Poll::Ready(Aside::Values(read));
             }
             for (pass, filled) in self.passes.iter_mut().filter(|(pass, _)| ledger.takes(*pass)) {
                 if let Poll::Ready(filled) = filled.poll_recv(cx) {
@@ -378,6 +395,10 @@ impl State {
                         self.asides.passes.push((pass, self.feed.reader.start(epoch, from)));
                     }
                     Output::Look { known, at } => self.order_look(known, at),
+                    Output::ReadValues { pattern, log, epoch, head } => {
+                        let of = values::Of { stream: self.name().to_owned(), epoch, head };
+                        self.read_values(log, of, pattern);
+                    }
                     output => self.feed.fanout.carry_out(self.feed.index, output).await,
                 }
             }
@@ -401,6 +422,9 @@ impl State {
         let mut result = Ok(());
         match aside {
             Aside::Filled(pass, filled) => self.feed.ledger.filled(pass, filled, now, settled),
+            Aside::Values(ValuesRead { log, pattern, values }) => {
+                self.feed.ledger.values_read(log, &pattern, values, now);
+            }
             Aside::Looked(looked) => {
                 self.last_look = Some(now);
                 let looked = looked.ok();
@@ -416,6 +440,19 @@ impl State {
         }
         self.carry_out().await;
         result
+    }
+
+    fn read_values(&mut self, log: u32, of: values::Of, pattern: Pattern) {
+        let (control, encoder) = (self.feed.opening.control.clone(), self.feed.encoder.clone());
+        encoder.metrics.last_value_reads.add(1);
+        let read = async move {
+            let values = values::read(control, of, pattern.clone(), encoder).await;
+            if let Err(error) = &values {
+                tracing::debug!(%pattern, %error, "Last values not read");
+            }
+            ValuesRead { log, pattern, values: values.ok() }
+        };
+        self.asides.values.push(read.boxed_local());
     }
 
     fn look_when_still(&mut self) {

@@ -150,6 +150,11 @@ pub fn recovered(id: Option<Cursor>) -> Frame {
     ours("sidestream.ok", id, &json!({}))
 }
 
+/// The last message of each subject has been sent, up to `id`.
+pub fn synced(id: Option<Cursor>) -> Frame {
+    ours("sidestream.synced", id, &json!({}))
+}
+
 /// The last event of a stream that we end. `reconnect` is milliseconds, also sent as `retry:`.
 pub fn bye(code: ByeCode, reconnect: u64, id: Option<Cursor>) -> Frame {
     let data = json!({"code": code.label(), "reconnect": reconnect});

@@ -79,6 +79,8 @@ pub struct Client {
     pub(super) position: Cell<u64>,
     /// What it was last told of NATS.
     pub(super) told_degraded: Cell<bool>,
+    /// It has been told that it has all last values.
+    pub(super) synced: Cell<bool>,
     pub(super) phase: Cell<Phase>,
     pub(super) listening: Cell<bool>,
     pub(super) resume: Cell<Resume>,
@@ -150,6 +152,7 @@ impl Client {
             log: Cell::new(0),
             position: Cell::new(0),
             told_degraded: Cell::new(false),
+            synced: Cell::new(false),
             phase: Cell::new(if spec.stream.is_some() { Phase::Opening } else { Phase::Live }),
             listening: Cell::new(false),
             resume: Cell::new(Resume::New),

@@ -39,17 +39,30 @@ impl Shard {
                 client.push_piece(client.bytes_of(frame), now);
             }
         }
+        if let Some(frame) = piece.synced {
+            client.synced.set(true);
+            client.push_piece(client.bytes_of(&frame), now);
+        }
         client.log.set(piece.log);
         client.position.set(piece.upto);
         if piece.joined {
             client.phase.set(Phase::Live);
             self.join_stream(client);
+            self.tell_synced(client);
             self.tell_state(client, piece.degraded);
         } else {
             client.phase.set(Phase::CatchingUp(piece.upto));
         }
         self.opened_if_all_answered(client);
         client.wake();
+    }
+
+    /// A client that came back exactly has the values it had, and what has come since: it is told the same, once.
+    fn tell_synced(&self, client: &Client) {
+        if client.grant.last_values() && !client.synced.replace(true) {
+            let frame = notice::synced(self.head_for(client));
+            client.push_piece(client.bytes_of(&frame), self.now());
+        }
     }
 
     /// What a client that was not listening has missed of NATS being lost and coming back.

@@ -24,6 +24,14 @@ impl Resume {
         Self { outcome, why: why.into() }
     }
 
+    /// The same on a route whose streams begin with last values, unless they go on exactly.
+    pub(super) fn with_last_values(mut self) -> Self {
+        if matches!(self.outcome, "new" | "gap") {
+            self.why.push_str("; the last message of each subject comes first, then `sidestream.synced`");
+        }
+        self
+    }
+
     /// As far as the ID itself tells.
     pub(super) fn without_nats(has_stream: bool, last: LastEventId) -> Self {
         match last {

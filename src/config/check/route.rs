@@ -86,7 +86,12 @@ fn one(
     let format = format(cx, section);
     let format = intern(&mut table.formats, format);
     let select = section.flag("select");
-    Some(Route { path: path?, stream, subjects, allow, live_subjects, audience, format, select })
+    let last_value = section.flag("last_value");
+    if last_value && stream.is_none() {
+        let message = "last values are kept by streams, and this route has none";
+        cx.fault_in(section, "last_value", message, Some("set `stream`, or leave the key out"));
+    }
+    Some(Route { path: path?, stream, subjects, allow, live_subjects, audience, format, select, last_value })
 }
 
 fn nothing(section: &Section<'_>, key: &str) -> bool {

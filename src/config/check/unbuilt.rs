@@ -10,9 +10,6 @@ pub(super) fn check(cx: &mut Checker<'_>, root: &Section<'_>) {
     for (name, key, what) in UNBUILT {
         refuse(cx, &root.section(name), key, what);
     }
-    for route in root.sections("route") {
-        refuse(cx, &route, "last_value", "send last values");
-    }
 }
 
 fn refuse(cx: &mut Checker<'_>, section: &Section<'_>, key: &str, what: &str) {

@@ -23,11 +23,11 @@ const READING_PATIENCE: Duration = Duration::from_secs(1);
 /// A client that connects.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    shard: usize,
-    ticket: Ticket,
-    grant: Arc<Grant>,
-    last: LastEventId,
-    since: Instant,
+    pub(super) shard: usize,
+    pub(super) ticket: Ticket,
+    pub(super) grant: Arc<Grant>,
+    pub(super) last: LastEventId,
+    pub(super) since: Instant,
     /// Whether the stream's leader knows better than the cursor, once it has been asked.
     refuted: Option<bool>,
 }
@@ -41,6 +41,19 @@ impl Waiting {
         };
         let Missing { shard, ticket, grant, .. } = missing;
         Self { shard, ticket, grant, last, since: now, refuted: None }
+    }
+
+    /// Only this still holds the grant of a client that has gone.
+    pub(super) fn is_gone(&self) -> bool {
+        Arc::strong_count(&self.grant) == 1
+    }
+
+    /// The id of `sidestream.connected` where a gap follows: the old cursor stays in force until that has been told.
+    pub(super) fn id_before_gap(&self) -> String {
+        match self.last {
+            LastEventId::Cursor(cursor) => cursor.to_string(),
+            LastEventId::Absent | LastEventId::Unknown => "unknown".to_owned(),
+        }
     }
 
     /// The place within what is held that its cursor says is empty.
@@ -96,13 +109,12 @@ impl Ledger {
             return false;
         }
         if let Some(client) = self.settling.pop() {
-            // Only this list still holds the grant of a client that has gone.
-            if Arc::strong_count(&client.grant) > 1 {
+            if !client.is_gone() {
                 self.attach(client, now);
             }
         } else if let Some(request) = self.early.pop_front() {
             self.serve(request, now);
-        } else {
+        } else if !self.next_value_turn(now) {
             return false;
         }
         if self.settling.is_empty() && self.early.is_empty() {
@@ -114,6 +126,7 @@ impl Ledger {
     /// There are new events, or another log: who waited for them takes turns.
     pub(in crate::feed) fn advanced(&mut self, now: Instant, settled: bool) {
         self.settle();
+        self.values_advanced();
         if self.warm {
             self.step_replay(now, settled);
         }
@@ -122,8 +135,7 @@ impl Ledger {
     /// Who came while no consumer was read has waited long enough: NATS may be away for longer, and is then served from what is
     /// held. Clients that have gone are forgotten.
     pub(super) fn let_go(&mut self, now: Instant) {
-        // Only these lists still hold the grant of a client that has gone.
-        let is_there = |client: &Waiting| Arc::strong_count(&client.grant) > 1;
+        let is_there = |client: &Waiting| !client.is_gone();
         self.doubtful.retain(is_there);
         self.held.retain(is_there);
         if self.warm {
@@ -194,8 +206,11 @@ impl Ledger {
         }
     }
 
-    fn attach(&mut self, client: Waiting, now: Instant) {
+    fn attach(&mut self, mut client: Waiting, now: Instant) {
         let Some(log) = &self.log else { return };
+        if client.grant.last_values() && client.last.is_before_everything() {
+            client.last = LastEventId::Absent;
+        }
         let verdict = match (resume::decide(client.last, log), client.last) {
             (Verdict::Ahead | Verdict::Gap { gap: Gap { reason: GapReason::Reset, .. }, .. }, _)
                 if client.refuted.is_none() =>
@@ -216,12 +231,19 @@ impl Ledger {
             }
             (verdict, _) => verdict,
         };
-        self.open_client(&client, verdict);
+        self.open_client(client, verdict, now);
     }
 
     /// Opens a client's stream by a verdict.
-    fn open_client(&mut self, client: &Waiting, verdict: Verdict) {
+    fn open_client(&mut self, client: Waiting, verdict: Verdict, now: Instant) {
         let Some(log) = &self.log else { return };
+        match verdict {
+            Verdict::New if client.grant.last_values() => return self.begin_with_values(client, None, now),
+            Verdict::Gap { gap, .. } if client.grant.last_values() => {
+                return self.begin_with_values(client, Some(gap), now);
+            }
+            _ => {}
+        }
         let own = |at: Position| log.cursor(at).to_string();
         let (from, opening) = match verdict {
             Verdict::New | Verdict::Ahead | Verdict::Behind(_) => {
@@ -230,13 +252,8 @@ impl Ledger {
             Verdict::Exact(at) => (at, link::Opening { resume: Resume::Exact, id: own(at), gap: None }),
             Verdict::Gap { gap, from } => {
                 self.settings.encoder.metrics.gap(gap.reason);
-                // The old cursor stays in force until the gap has been told.
-                let id = match client.last {
-                    LastEventId::Cursor(cursor) => cursor.to_string(),
-                    LastEventId::Absent | LastEventId::Unknown => "unknown".to_owned(),
-                };
                 let frame = notice::gap(self.name(), gap, Some(log.cursor(from)));
-                (from, link::Opening { resume: Resume::Gap, id, gap: Some(frame) })
+                (from, link::Opening { resume: Resume::Gap, id: client.id_before_gap(), gap: Some(frame) })
             }
         };
         self.answer(client.shard, client.ticket, &client.grant, from, Some(opening));
@@ -269,7 +286,7 @@ impl Ledger {
             match action {
                 Action::Piece { missing, proven, events, upto } => self.give_piece(missing, proven, events, upto),
                 Action::Join(missing) => self.join(missing, now),
-                Action::Verdict(missing, verdict) => self.open_client(&Waiting::new(missing, now), verdict),
+                Action::Verdict(missing, verdict) => self.open_client(Waiting::new(missing, now), verdict, now),
                 Action::Read { pass, from } => {
                     let Some(log) = &self.log else { return };
                     self.outputs.push_back(Output::Read { pass, epoch: log.epoch(), from });
@@ -318,6 +335,15 @@ impl Ledger {
     fn go_on(&mut self, shard: usize, ticket: Ticket, grant: &Arc<Grant>, of: u32, after: u64, now: Instant) {
         let Some(log) = &self.log else { return };
         let base = log.base();
+        if self.is_given_values(shard, ticket) {
+            let last = LastEventId::Unknown;
+            let client = Waiting { shard, ticket, grant: grant.clone(), last, since: now, refuted: None };
+            if of == self.logs {
+                return self.go_on_with_values(client, after, now);
+            }
+            let gap = Gap { after: None, next: None, reason: GapReason::Reset };
+            return self.begin_with_values(client, Some(gap), now);
+        }
         if of == self.logs {
             if after >= base.seq && after <= log.head().seq {
                 self.replay.leave(shard, ticket, now);
@@ -357,8 +383,14 @@ impl Ledger {
         self.outputs.push_back(Output::Piece { shard, ticket, grant: grant.clone(), head, piece });
     }
 
-    fn piece(&self, opening: Option<link::Opening>, events: Vec<Arc<Event>>, upto: u64, joined: bool) -> Piece {
+    pub(super) fn piece(
+        &self,
+        opening: Option<link::Opening>,
+        events: Vec<Arc<Event>>,
+        upto: u64,
+        joined: bool,
+    ) -> Piece {
         let (stream, log, degraded) = (self.settings.index, self.logs, self.degraded);
-        Piece { stream, log, degraded, opening, events, upto, joined }
+        Piece { stream, log, degraded, opening, events, upto, joined, synced: None }
     }
 }

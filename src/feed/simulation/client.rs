@@ -53,6 +53,12 @@ struct Seen {
     since_connected: u64,
     /// What it sent then.
     sent: Option<LastEventId>,
+    /// Whether it begins with last values.
+    last_values: bool,
+    /// It is being given them, since the stream's life of that number.
+    values_since: Option<u32>,
+    /// It has been told that it has them.
+    synced: bool,
     tally: Tally,
 }
 
@@ -70,7 +76,7 @@ impl std::fmt::Debug for Client {
     }
 }
 
-fn grant_of(user: u64) -> Grant {
+fn grant_of(user: u64, last_value: bool) -> Grant {
     let template = |text| Template::parse(text).expect("a template");
     let route = Route {
         path: PathTemplate::parse("/events").expect("a path"),
@@ -81,6 +87,7 @@ fn grant_of(user: u64) -> Grant {
         audience: Audience::User,
         format: 0,
         select: false,
+        last_value,
     };
     let token = Token::parse(&format!("u{user}")).expect("a token");
     route.grant(&HashMap::from([("user", token)]), &[]).expect("a grant")
@@ -107,15 +114,17 @@ fn wide() -> Limits {
 }
 
 impl Client {
-    pub(super) fn new(user: u64) -> Self {
-        let (grant, limiter) = (grant_of(user), Limiter::new(&wide()));
-        Self { user, grant, limiter, state: State::Away, parser: Parser::default(), seen: Seen::default() }
+    pub(super) fn new(user: u64, last_values: bool) -> Self {
+        let (grant, limiter) = (grant_of(user, last_values), Limiter::new(&wide()));
+        let seen = Seen { last_values, ..Seen::default() };
+        Self { user, grant, limiter, state: State::Away, parser: Parser::default(), seen }
     }
 
     pub(super) fn add_to(&self, tally: &mut Tally) {
         tally.events += self.seen.tally.events;
         tally.exact += self.seen.tally.exact;
         tally.gaps += self.seen.tally.gaps;
+        tally.synced += self.seen.tally.synced;
     }
 
     /// Its sidecar was killed.
@@ -206,6 +215,8 @@ impl Client {
         let last_event_id = LastEventId::parse(self.parser.last_event_id().as_bytes()).expect("ids are visible ASCII");
         self.seen.sent = Some(last_event_id);
         self.seen.since_connected = 0;
+        self.seen.synced = false;
+        self.seen.values_since = None;
         let spec = Spec {
             connection: uuid::Uuid::nil(),
             route: 0,
@@ -227,22 +238,50 @@ impl Seen {
     fn take(&mut self, event: &Event, user: u64, store: &Store, world: World) {
         match event.name.as_str() {
             "message" => self.message(event, user, store),
-            "sidestream.connected" => self.connected(event),
+            "sidestream.connected" => self.connected(event, store),
+            "sidestream.synced" => self.synced(event, user, store),
             "sidestream.gap" => self.gap(event, store, world),
             "sidestream.degraded" | "sidestream.ok" => {}
             _ => panic!("unexpected: {event:?}"),
         }
     }
 
-    fn connected(&mut self, event: &Event) {
+    /// A copy that has received nothing, but for what is known of the connection.
+    fn anew(&self, store: &Store) -> Self {
+        let values_since = self.last_values.then_some(store.life);
+        let (tally, sent, last_values, since_connected) =
+            (self.tally, self.sent, self.last_values, self.since_connected);
+        Self { tally, sent, last_values, since_connected, values_since, ..Self::default() }
+    }
+
+    /// The last values: all that are still there, of the stream as it was up to the cursor of the event.
+    fn synced(&mut self, event: &Event, user: u64, store: &Store) {
+        assert!(self.last_values && !std::mem::replace(&mut self.synced, true), "told again: {event:?}");
+        let Some(life) = self.values_since.take() else { return };
+        self.tally.synced += 1;
+        let upto = seq_of(event);
+        assert!(upto >= self.upto, "behind what was sent: {event:?}, {self:?}");
+        // Of a life that is over, and the sidecar does not know yet, is told by a gap afterwards.
+        let is_current =
+            life == store.life && store.at(upto).is_some_and(|there| Some(there.at.time) == time_of(event));
+        for value in store.lasting_values(user, upto).filter(|_| is_current) {
+            assert!(self.received.contains(&value.number), "not a last value: {value:?}, {event:?}, {self:?}");
+        }
+        self.upto = upto;
+    }
+
+    fn connected(&mut self, event: &Event, store: &Store) {
         let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
         match (data["resume"].as_str(), self.sent) {
             (Some("new"), Some(LastEventId::Absent)) => {
-                *self = Self { upto: seq_of(event), tally: self.tally, sent: self.sent, ..Self::default() };
+                *self = Self { upto: seq_of(event), ..self.anew(store) };
+            }
+            (Some("new"), Some(LastEventId::Cursor(cursor))) if self.last_values && cursor.at.seq == 0 => {
+                *self = self.anew(store);
             }
             (Some("exact"), Some(LastEventId::Cursor(_))) => self.tally.exact += 1,
             (Some("gap"), Some(LastEventId::Unknown)) => {
-                *self = Self { tally: self.tally, sent: self.sent, ..Self::default() };
+                *self = self.anew(store);
             }
             (Some("gap"), Some(LastEventId::Cursor(_))) => {}
             _ => panic!("resumed wrongly with {:?}: {event:?}", self.sent),
@@ -254,6 +293,9 @@ impl Seen {
         self.since_connected += 1;
         assert!(!world.loses_nothing() || matches!(self.sent, Some(LastEventId::Unknown)), "a false gap: {event:?}");
         let data: serde_json::Value = serde_json::from_str(&event.data).expect("JSON");
+        if self.last_values && data["next"].is_null() {
+            return self.gap_before_values(event, &data, store, world);
+        }
         let next = data["next"].as_u64().expect("a sequence");
         assert_eq!(seq_of(event) + 1, next, "the id of a gap is where it ends: {event:?}");
         match (data["reason"].as_str().expect("a word"), data["after"].as_u64()) {
@@ -282,6 +324,23 @@ impl Seen {
         }
     }
 
+    /// Whatever was missed, last values follow.
+    fn gap_before_values(&mut self, event: &Event, data: &serde_json::Value, store: &Store, world: World) {
+        assert_eq!(seq_of(event), 0, "a place behind what follows: {event:?}");
+        match data["reason"].as_str().expect("a word") {
+            "replay_limit" => assert!(self.since_connected > world.replay_events, "{event:?}, {self:?}"),
+            // Its values may have been read after the stream became another one, and before the sidecar knew.
+            "reset" if self.values_since.is_some() => assert!(store.life > 0, "{event:?}"),
+            "reset" => {
+                let since = self.last.map_or(0, |last| store.fates[last as usize].lives.start);
+                assert!(store.life > since, "the stream was never another one: {event:?}");
+            }
+            "cursor_unknown" => assert_eq!(self.sent, Some(LastEventId::Unknown), "{event:?}"),
+            _ => panic!("no such gap here: {event:?}"),
+        }
+        *self = Self { restarted: true, ..self.anew(store) };
+    }
+
     /// Everything up to here has been received or declared.
     fn declared_upto(&self) -> u64 {
         self.holes.iter().map(|(_, next)| next - 1).max().unwrap_or(0).max(self.upto)
@@ -303,6 +362,11 @@ impl Seen {
         assert_eq!(seq_of(event), seq, "the id of another message: {event:?}");
         assert!(self.received.insert(number), "doubled: {fate:?}");
         assert!(seq > self.upto, "out of order, after {}: {fate:?}", self.upto);
+        if self.values_since.is_some() {
+            self.upto = seq;
+            self.last = Some(number);
+            return;
+        }
         self.check_life(fate, store);
         for missed in store.ever_between(self.upto, seq).filter(|missed| missed.coexisted_with(fate)) {
             let at = missed.message.at.seq;
@@ -337,6 +401,13 @@ impl Seen {
         let gone =
             |seq: &u64| store.ever_between(seq - 1, seq + 1).any(|there| there.removed && there.coexisted_with(fate));
         assert!(places.iter().any(gone), "another history, undeclared: {fate:?} after {last:?}, {self:?}");
+    }
+}
+
+fn time_of(event: &Event) -> Option<u64> {
+    match LastEventId::parse(event.id.as_deref().unwrap_or_default().as_bytes()) {
+        Ok(LastEventId::Cursor(cursor)) => Some(cursor.at.time),
+        _ => None,
     }
 }
 

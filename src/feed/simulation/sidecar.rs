@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::feed::Feeds;
 use crate::feed::encode::Encoder;
 use crate::feed::fanout::Fanout;
-use crate::feed::ledger::{Bounds, Filled, Ledger, Output, PassId, Settings};
+use crate::feed::ledger::{Bounds, Filled, Ledger, Output, PassId, Settings, Values};
 use crate::feed::look::Looked;
 use crate::feed::removal::Stock;
 use crate::feed::start::{self, Begun, Known, RECENT, Seen, Start};
@@ -26,6 +26,7 @@ use crate::link::{FeedHandle, FeedStatus, ShardQueue, StreamRequest};
 use crate::live::Live;
 use crate::log::PieceSize;
 use crate::shard::{self, Shard, output};
+use crate::subject::Pattern;
 use crate::telemetry::metrics::{FeedMetrics, ShardMetrics};
 
 const SHARDS: usize = 2;
@@ -42,6 +43,8 @@ pub(super) struct Sidecar {
     readers: Vec<Reader>,
     /// A look that is ordered.
     look: Option<(Known, u64)>,
+    /// Last values that are to be read.
+    values: Vec<ValueRead>,
     /// Whether a consumer beyond the end is clamped, as old servers do, or waits for its first message.
     clamps: bool,
     pub(super) passes_begun: u64,
@@ -60,6 +63,16 @@ enum Consumer {
         incarnation: u32,
         next: u64,
     },
+}
+
+/// Reads last values, as [`crate::feed::values`] does: first which subjects there are, then their messages.
+#[derive(Debug)]
+struct ValueRead {
+    log: u32,
+    pattern: Pattern,
+    epoch: Epoch,
+    head: u64,
+    subjects: Option<Vec<String>>,
 }
 
 impl std::fmt::Debug for Sidecar {
@@ -142,6 +155,7 @@ impl Sidecar {
             consumer: Consumer::None,
             readers: Vec::new(),
             look: None,
+            values: Vec::new(),
             clamps: world.replays == 1,
             passes_begun: 0,
         }
@@ -153,7 +167,8 @@ impl Sidecar {
             0..3 => self.deliver(),
             3..5 => (0..4).for_each(|_| self.take_request(now)),
             5..8 => self.feed(store, random, now),
-            8 => self.look(store, random, now),
+            8 if random.chance(50) => self.look(store, random, now),
+            8 => self.read_values(store, random, now),
             _ => self.read_past(store, random, now),
         }
     }
@@ -165,6 +180,9 @@ impl Sidecar {
         }
         self.feed(store, random, now);
         self.look(store, random, now);
+        for _ in 0..8 {
+            self.read_values(store, random, now);
+        }
         for _ in 0..4 {
             self.read_past(store, random, now);
         }
@@ -224,6 +242,10 @@ impl Sidecar {
                 }
                 if let Output::Look { known, at } = output {
                     self.look = Some((known, at));
+                    continue;
+                }
+                if let Output::ReadValues { pattern, log, epoch, head } = output {
+                    self.values.push(ValueRead { log, pattern, epoch, head, subjects: None });
                     continue;
                 }
                 run_beside(self.fanout.carry_out(0, output), &mut self.deliver);
@@ -324,6 +346,28 @@ impl Sidecar {
         if !self.ledger.looked((!random.chance(20)).then_some(looked)) {
             self.break_consumer();
         }
+        self.carry_out(now);
+    }
+
+    fn read_values(&mut self, store: &Store, random: &mut Random, now: Instant) {
+        if self.values.is_empty() {
+            return;
+        }
+        let place = random.below(self.values.len() as u64) as usize;
+        let read = &mut self.values[place];
+        let fits = store.epoch() == read.epoch && store.last() >= read.head && !random.chance(10);
+        if fits && read.subjects.is_none() {
+            read.subjects = Some(store.last_values(&read.pattern).into_keys().collect());
+            return;
+        }
+        let ValueRead { log, pattern, subjects, .. } = self.values.swap_remove(place);
+        let values = subjects.filter(|_| fits).map(|subjects| {
+            let there = store.last_values(&pattern);
+            let messages = subjects.iter().filter_map(|subject| there.get(subject));
+            let events = messages.map(|message| self.event(message, store.epoch())).collect();
+            Values { events, cut: false }
+        });
+        self.ledger.values_read(log, &pattern, values, now);
         self.carry_out(now);
     }
 

@@ -1,10 +1,14 @@
 //! The simulated stream, and the memory of everything that was ever stored in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use super::{Random, USERS};
 use crate::cursor::{Epoch, Position};
+use crate::subject::Pattern;
+
+/// Subjects of each user, and of all.
+const SUBJECTS: u64 = 3;
 
 /// One message, as it stands in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +22,8 @@ pub(super) struct Message {
 
 impl Message {
     pub(super) fn subject(&self) -> String {
-        self.to.map_or("e.all.x".to_owned(), |user| format!("e.u{user}.x"))
+        let what = self.number % SUBJECTS;
+        self.to.map_or(format!("e.all.{what}"), |user| format!("e.u{user}.{what}"))
     }
 
     pub(super) fn is_for(&self, user: u64) -> bool {
@@ -116,6 +121,21 @@ impl Store {
     pub(super) fn ever_between(&self, after: u64, before: u64) -> impl Iterator<Item = &Fate> {
         let range = after.saturating_add(1)..before.max(after.saturating_add(1));
         self.by_seq.range(range).flat_map(|(_, numbers)| numbers).map(|number| &self.fates[*number as usize])
+    }
+
+    /// The last message of each subject under a pattern.
+    pub(super) fn last_values(&self, pattern: &Pattern) -> HashMap<String, &Message> {
+        let matching = self.state.messages.values().map(|message| (message.subject(), message));
+        matching.filter(|(subject, _)| pattern.matches(subject)).collect()
+    }
+
+    /// The last that was ever stored in this life on each subject of a user, as far as it is still there and no newer than a
+    /// sequence: what is newer follows, and then the one before does not matter.
+    pub(super) fn lasting_values(&self, user: u64, upto: u64) -> impl Iterator<Item = &Message> {
+        let theirs = self.ever_between(0, self.last() + 1).filter(|fate| fate.message.is_for(user));
+        let of_this_life = theirs.filter(|fate| fate.lives.end == u32::MAX);
+        let last: HashMap<String, &Fate> = of_this_life.map(|fate| (fate.message.subject(), fate)).collect();
+        last.into_values().filter(move |fate| !fate.removed && fate.message.at.seq <= upto).map(|fate| &fate.message)
     }
 
     fn remove(&mut self, seq: u64) {

@@ -13,6 +13,10 @@ pub struct FeedMetrics {
     pub live_events: Number,
     /// Events of the past served to clients.
     pub replayed: Number,
+    /// Last values served to clients.
+    pub last_values: Number,
+    /// Reads of last values from NATS.
+    pub last_value_reads: Number,
     /// Passes over the past of streams.
     pub passes: Number,
     /// Core subscriptions held.

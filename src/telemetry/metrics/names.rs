@@ -140,6 +140,9 @@ table! {
             "Events served to resuming clients from beyond the history in memory";
         REPLAY_PASSES = Gauge "sidestream_replay_passes" []
             "Passes over the past of streams: reads that clients share who resume from beyond the history in memory";
+        LAST_VALUES = Counter "sidestream_last_values_total" [] "Last values served to clients that begin with them";
+        LAST_VALUE_READS = Counter "sidestream_last_value_reads_total" []
+            "Reads of last values from NATS: one for each pattern, which clients share that connect within five seconds";
         GAPS = Counter "sidestream_gaps_total" ["reason"] "Declared gaps";
     }
     "NATS" {

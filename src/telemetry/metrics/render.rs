@@ -122,6 +122,8 @@ impl Metrics {
         }
         page.count(&names::REPLAYED, &[], self.feed.replayed.get());
         page.count(&names::REPLAY_PASSES, &[], self.feed.passes.get());
+        page.count(&names::LAST_VALUES, &[], self.feed.last_values.get());
+        page.count(&names::LAST_VALUE_READS, &[], self.feed.last_value_reads.get());
         for (reason, count) in GapReason::ALL.iter().zip(&self.feed.gaps) {
             page.count(&names::GAPS, &[reason.label()], count.get());
         }

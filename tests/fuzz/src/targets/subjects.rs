@@ -110,6 +110,7 @@ fn grant(template: Template, user: &Token, patterns: &[Pattern], subject: &str) 
         audience: Audience::User,
         format: 0,
         select: true,
+        last_value: false,
     };
     let values: HashMap<&str, Token> = variables.iter().map(|name| (name.as_str(), user.clone())).collect();
     let inside = |pattern: &Pattern| allow.iter().any(|allowed| oracle::contains(allowed.as_str(), pattern.as_str()));
