@@ -79,6 +79,7 @@ async fn stream(
             opening: Some(Opening { resume: Resume::New, id: cursor(head - 1).to_string(), gap: None }),
             events: if hears { vec![event(&config, head)] } else { Vec::new() },
             upto: head,
+            synced: None,
             joined: true,
         };
         queue.send(ToShard::Attached { ticket, grant, piece }).await;
