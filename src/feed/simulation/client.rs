@@ -267,6 +267,11 @@ impl Seen {
         for value in store.lasting_values(user, upto).filter(|_| is_current) {
             assert!(self.received.contains(&value.number), "not a last value: {value:?}, {event:?}, {self:?}");
         }
+        if !is_current {
+            // Of which life its values are nobody can say: it is told of another one, and gets them again.
+            self.last = None;
+            self.received.clear();
+        }
         self.upto = upto;
     }
 
@@ -360,7 +365,10 @@ impl Seen {
         let seq = fate.message.at.seq;
         assert!(fate.message.is_for(user), "foreign to u{user}: {fate:?}");
         assert_eq!(seq_of(event), seq, "the id of another message: {event:?}");
-        assert!(self.received.insert(number), "doubled: {fate:?}");
+        // A cursor inside a hole proves nothing to a sidecar that does not know yet that its history is over.
+        let is_over = fate.lives.end <= store.life;
+        let unproven = is_over && matches!(self.sent, Some(LastEventId::Cursor(cursor)) if cursor.at.time == 0);
+        assert!(self.received.insert(number) || unproven, "doubled: {fate:?}");
         assert!(seq > self.upto, "out of order, after {}: {fate:?}", self.upto);
         if self.values_since.is_some() {
             self.upto = seq;
