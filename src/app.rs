@@ -13,6 +13,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
+use crate::cluster::{self, Cluster};
 use crate::config::{Config, Limits};
 use crate::feed::connection::Kept;
 use crate::feed::{self, Feeds, SHARDS_MAX};
@@ -81,6 +82,8 @@ pub struct State {
     pub metrics: Arc<Metrics>,
     /// The feeds' status.
     pub feeds: Feeds,
+    /// This sidecar among the others.
+    pub cluster: Cluster,
     /// The way to every shard.
     pub shards: Vec<ShardQueue>,
     settings: Arc<Live<Settings>>,
@@ -172,7 +175,7 @@ pub async fn start(
     metrics.tls.not_after.set(tls.as_ref().map_or(0, |tls| tls.not_after()));
     let (queues, queue_ends): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| ShardQueue::new()).unzip();
     let (alive, ended) = mpsc::channel(1);
-    let control = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
+    let (control, cluster) = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
     let public = groups.iter().map(|group| group.address.clone()).collect();
     let (streams, addresses) = (config.routes.streams.len(), groups.len());
     let sockets = Sockets::within(descriptors(), Parts { streams, shards: shard_count, addresses });
@@ -205,7 +208,8 @@ pub async fn start(
     }
     watch_memory(&config, limiter.clone(), &metrics, orders, &alive)?;
     let draining = AtomicBool::new(false);
-    let state = State { config: in_force, metrics, feeds, shards: queues, settings, limiter, streams_max, draining };
+    let state =
+        State { config: in_force, metrics, feeds, cluster, shards: queues, settings, limiter, streams_max, draining };
     Ok(Running { public, admin, state: Arc::new(state), control, tls, ended })
 }
 
@@ -254,13 +258,15 @@ async fn start_feeds(
     queues: &[ShardQueue],
     metrics: &Arc<Metrics>,
     alive: &mpsc::Sender<&'static str>,
-) -> Result<Kept, StartError> {
+) -> Result<(Kept, Cluster), StartError> {
     let (config, queues, metrics) = (config.clone(), queues.to_vec(), metrics.feed.clone());
     let (started, result) = oneshot::channel();
     spawn("feed", alive, move || {
         local_runtime()?.block_on(async {
             let mut tasks = JoinSet::new();
-            let _ = started.send(feed::start(&config, unstarted, &queues, &metrics, &mut tasks).await);
+            let control = feed::start(&config, unstarted, &queues, &metrics, &mut tasks).await;
+            let all = control.map(|control| (control.clone(), cluster::start(control, queues, &mut tasks)));
+            let _ = started.send(all);
             // Each runs until the process ends. A panic ends only its task: without this its clients would wait for ever.
             let _ = tasks.join_next().await;
         });

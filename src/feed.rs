@@ -1,12 +1,11 @@
 //! The part that listens to NATS. Runs on a thread of its own and never waits for a browser.
 //!
 //! [`stream`] reads one stream, [`ledger`] decides what its clients get, [`live`] listens to core subjects, [`encode`] makes frames, [`fanout`]
-//! hands them to the shards that want them, [`audience`] counts listeners over all sidecars. What the shards ask and are
+//! hands them to the shards that want them. What the shards ask and are
 //! told is in [`crate::link`]. Control and core subjects have a NATS connection each, and so has every stream; a stream whose
 //! past is read has another.
 
 pub mod api;
-pub mod audience;
 mod careful;
 pub mod connection;
 mod consumer;
@@ -142,7 +141,6 @@ pub async fn start(
     let encoder = encoder(config, metrics, None, Route::hears_live);
     tasks.spawn_local(live::LiveFeed { kept: live, encoder, shards: shards.to_vec(), requests, status }.run());
     tasks.spawn_local(version::watch(control.clone(), metrics.clone()));
-    tasks.spawn_local(audience::answer(control.clone(), shards.to_vec()));
     // Over when it has said what it has to say.
     tokio::task::spawn_local(privilege::warn(config.clone(), control.clone()));
     Ok(control)

@@ -24,6 +24,7 @@ pub mod shard;
 pub mod telemetry;
 
 // Edges: NATS on one side, HTTP on the other. They never meet.
+pub mod cluster;
 pub mod feed;
 pub mod http;
 pub mod server;

@@ -5,9 +5,9 @@
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 
+use crate::cluster::audience::{self, Question, Reach};
 use crate::config::{Config, UserEncoding};
 use crate::feed::api::{self, ApiError, Stored};
-use crate::feed::audience::{self, Question};
 use crate::frame::checked_name;
 use crate::subject::{Pattern, Template, Token, encode_user};
 
@@ -18,17 +18,6 @@ pub struct Outgoing {
     pub event: Option<String>,
     /// The payload.
     pub data: Bytes,
-}
-
-/// How many connections a message was for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Reach {
-    /// Connections that hear the subject now.
-    pub sent: usize,
-    /// Those included that still catch up and will hear it then.
-    pub total: usize,
-    /// Whether every sidecar that was asked has answered; false when none did.
-    pub complete: bool,
 }
 
 /// Why nothing was published.
@@ -97,8 +86,7 @@ pub async fn broadcast(client: &Client, config: &Config, message: &Outgoing) -> 
 
 async fn reach(client: &Client, user: Option<&str>, subject: String) -> Reach {
     let question = Question { user: user.map(str::to_owned), subject };
-    let count = audience::count(client, &question).await;
-    Reach { sent: count.map_or(0, |c| c.live), total: count.map_or(0, |c| c.total), complete: count.is_some() }
+    audience::count(client, &question).await
 }
 
 /// The subject by which one user is reached.

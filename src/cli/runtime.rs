@@ -9,10 +9,11 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::options::PublishArgs;
+use crate::cluster::audience::Reach;
 use crate::config::Config;
 use crate::feed::api::ApiError;
 use crate::feed::connection::{self, ConnectError, Connection, Role};
-use crate::publish::{Outgoing, PublishError, Reach};
+use crate::publish::{Outgoing, PublishError};
 use crate::text::printable;
 
 /// Runs a command's future on a runtime of this thread.

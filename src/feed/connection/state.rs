@@ -5,6 +5,9 @@ use tokio::sync::watch;
 
 use super::Role;
 
+/// How a server begins to refuse a subscription by which micro services are found, in lower case.
+const DISCOVERY_REFUSED: &str = "permissions violation for subscription to \"$srv.";
+
 /// What happened to a connection so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Link {
@@ -18,6 +21,8 @@ pub struct Link {
     pub denials: u64,
     /// The server has refused a subscription, or taken it away, since the connection came up.
     pub refused: bool,
+    /// The account may not listen to `$SRV.>`, where micro services are found. Nothing else needs it.
+    pub unlisted: bool,
 }
 
 /// Moves the state on by an event.
@@ -39,7 +44,16 @@ pub(super) fn observe(link: &watch::Sender<Link>, role: &Role, event: &Event) {
             // Said in words only; async-nats has no variant for it.
             let text = error.to_string();
             let lower = text.to_ascii_lowercase();
-            if lower.contains("permissions violation") {
+            if lower.contains(DISCOVERY_REFUSED) && *role != Role::Check {
+                link.send_if_modified(|l| {
+                    if !l.unlisted {
+                        tracing::warn!(
+                            "The NATS account may not subscribe to $SRV.>: `nats micro` does not list this sidecar"
+                        );
+                    }
+                    !std::mem::replace(&mut l.unlisted, true)
+                });
+            } else if lower.contains("permissions violation") {
                 link.send_modify(|l| {
                     l.denials += 1;
                     l.refused |= lower.contains("for subscription");
@@ -106,6 +120,15 @@ mod tests {
         let subscription = see(violation("Permissions Violation for Subscription to \"x\""));
         assert_eq!((subscription.denials, subscription.refused), (2, true));
         assert!(!see(Event::Connected).refused);
+    }
+
+    #[test]
+    fn who_may_not_be_found_as_a_service_is_not_refused() {
+        let (sender, link) = watch::channel(Link::default());
+        let text = "Permissions Violation for Subscription to \"$SRV.PING.sidestream\"";
+        let violation = Event::ServerError(async_nats::ServerError::Other(text.to_owned()));
+        observe(&sender, &Role::Control, &violation);
+        assert_eq!(*link.borrow(), Link { unlisted: true, ..Link::default() });
     }
 
     #[test]

@@ -1,0 +1,74 @@
+//! What crosses sidecars: who of them lives, and questions that all of them answer.
+//!
+//! NATS is the engine. [`service`] makes this sidecar an instance of the NATS micro service `sidestream`, whose endpoints every
+//! instance answers; [`ask`] asks all of them and says whether all have answered, which it knows by the [`roll`] of living nodes.
+//! What is asked and how it is answered is in files of its own ([`audience`]). Nothing here keeps state about clients: that is the
+//! shards'.
+
+pub mod ask;
+pub mod audience;
+mod node;
+mod roll;
+mod service;
+
+use std::collections::BTreeSet;
+
+use async_nats::Client;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::feed::connection::Kept;
+use crate::link::ShardQueue;
+
+pub use self::node::NodeId;
+
+/// Living nodes, smallest first, which is the one that has run for the longest.
+pub type Nodes = BTreeSet<NodeId>;
+
+/// This sidecar among the others. Cheap to clone, readable from every thread.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    node: NodeId,
+    control: Kept,
+    nodes: watch::Receiver<Nodes>,
+    leave: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl Cluster {
+    /// Who this is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The roll, this node included: read it now, or wait until it changes.
+    pub fn nodes(&self) -> watch::Receiver<Nodes> {
+        self.nodes.clone()
+    }
+
+    /// The client that asks and publishes; `None` while NATS is away.
+    pub fn client(&self) -> Option<Client> {
+        let connection = self.control.current();
+        let up = connection.is_alive() && connection.link.borrow().connected;
+        up.then_some(connection.client)
+    }
+
+    /// Takes this node off the roll of all others, for the end of the process. Waits half a second at most.
+    pub async fn leave(&self) {
+        let (done, left) = oneshot::channel();
+        if self.leave.send(done).await.is_ok() {
+            let _ = left.await;
+        }
+    }
+}
+
+/// Announces this node, listens to the others and answers their questions, as tasks of the current local runtime of which none
+/// ends before the process. NATS need not be there.
+pub fn start(control: Kept, shards: Vec<ShardQueue>, tasks: &mut JoinSet<()>) -> Cluster {
+    let node = NodeId::unused();
+    let (roll, nodes) = watch::channel(Nodes::from([node]));
+    let (leave, leaving) = mpsc::channel(1);
+    let cluster = Cluster { node, control: control.clone(), nodes, leave };
+    tasks.spawn_local(roll::keep(node, control, roll, leaving));
+    tasks.spawn_local(service::serve(cluster.clone(), shards));
+    cluster
+}

@@ -1,0 +1,86 @@
+//! This sidecar as an instance of the NATS micro service `sidestream` (ADR-32): its endpoints, and who answers them.
+//!
+//! Each instance has queue groups of its own, so that every instance gets every question. `nats micro` lists the instances; their
+//! ids are the client library's, the node's stands in the metadata. An account that may not subscribe to `$SRV.>` is not listed,
+//! and answers all the same.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::service::endpoint::Endpoint;
+use async_nats::service::{Request, Service, ServiceExt as _};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, SelectAll};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::ask::Answer;
+use super::{Cluster, audience};
+use crate::link::ShardQueue;
+
+/// The service's name.
+const NAME: &str = "sidestream";
+/// What is answered, each by the name of an endpoint and its subject.
+const ENDPOINTS: [(&str, &str); 1] = [("audience", audience::SUBJECT)];
+/// Questions that are worked on at a time; more wait in their subscription.
+const AT_A_TIME: usize = 64;
+/// Before a client that has died is replaced.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Answers until the process ends.
+pub(super) async fn serve(cluster: Cluster, shards: Vec<ShardQueue>) {
+    loop {
+        let client = cluster.control.alive().await.client;
+        match begin(&client, &cluster).await {
+            // The service goes with its value.
+            Ok((_service, endpoints)) => {
+                endpoints.for_each_concurrent(AT_A_TIME, |request| answer(&cluster, &shards, request)).await;
+            }
+            Err(error) => tracing::warn!(%error, "Questions of other sidecars are not answered"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn begin(client: &Client, cluster: &Cluster) -> Result<(Service, SelectAll<Endpoint>), async_nats::Error> {
+    let node = cluster.node.to_string();
+    let service = client
+        .service_builder()
+        .description("NATS subjects as Server-Sent Events")
+        .metadata(HashMap::from([("node".to_owned(), node.clone())]))
+        .queue_group(node)
+        .start(NAME, env!("CARGO_PKG_VERSION"))
+        .await?;
+    let mut endpoints = Vec::new();
+    for (name, subject) in ENDPOINTS {
+        endpoints.push(service.endpoint_builder().name(name).add(subject).await?);
+    }
+    Ok((service, stream::select_all(endpoints)))
+}
+
+async fn answer(cluster: &Cluster, shards: &[ShardQueue], request: Request) {
+    let answered = match request.message.subject.as_str() {
+        audience::SUBJECT => match read(&request) {
+            Some(question) => audience::here(shards, question).await.and_then(|said| written(cluster, said)),
+            None => None,
+        },
+        _ => None,
+    };
+    // Who gets no answer knows by the roll that one is missing.
+    if let Some(body) = answered
+        && request.message.reply.is_some()
+    {
+        let _ = request.respond(Ok(body)).await;
+    }
+}
+
+fn read<T: DeserializeOwned>(request: &Request) -> Option<T> {
+    serde_json::from_slice(&request.message.payload).ok()
+}
+
+fn written<T: Serialize>(cluster: &Cluster, said: T) -> Option<Bytes> {
+    let answer = Answer { node: cluster.node, roll: cluster.nodes.borrow().clone(), said };
+    serde_json::to_vec(&answer).map(Bytes::from).ok()
+}
