@@ -1,15 +1,18 @@
 //! The admin listener: health, metrics, who is connected, and what an operator may do, on its own address.
 //!
-//! Here requests are taken in and led to whoever answers: [`health`], [`connections`], [`control`], [`page`], [`live`]. Who may ask is
+//! Here requests are taken in and led to whoever answers: [`health`], [`connections`], [`control`], [`publish`], [`send`], [`page`], [`live`]. Who may ask is
 //! [`access`]'s business. Its answers are small and for few; streams of users are on the public listener only.
 
 mod access;
 mod answer;
+mod body;
 mod connections;
 mod control;
 mod health;
 mod live;
 mod page;
+mod publish;
+mod send;
 
 use std::convert::Infallible;
 use std::io;
@@ -42,8 +45,8 @@ const CONNECTIONS_MAX: usize = 24;
 /// The live page's event stream.
 const LIVE: &str = "/live";
 /// What there is, for those who ask for something else.
-const PATHS: &str =
-    "/ /livez /readyz /metrics /version /config /connections /live /drain /kick/{connection} /reload /log-level";
+const PATHS: &str = "/ /livez /readyz /metrics /version /config /connections /live /drain /kick/{connection} /kick?user= \
+     /send/{connection} /notify/{user} /broadcast /reload /log-level";
 
 /// What requests are answered from.
 #[derive(Debug)]
@@ -137,7 +140,7 @@ async fn answer(request: Request<Incoming>, admin: &Admin) -> Result<Answer, Ref
         (&Method::GET | &Method::HEAD, _) => shown(&request, &path, admin).await,
         (method, Some(change)) if *method == change.method() => {
             access::may_change(admin, &request)?;
-            change.make(admin, request.into_body()).await
+            change.make(admin, request).await
         }
         (_, Some(change)) => Err(Refusal::method(change.allowed())),
         (_, None) => Err(Refusal::method("GET, HEAD")),

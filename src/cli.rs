@@ -17,6 +17,7 @@ pub mod notify;
 pub mod options;
 pub mod publish;
 pub mod runtime;
+pub mod send;
 pub mod serve;
 pub mod service;
 pub mod tail;
@@ -64,10 +65,12 @@ pub enum Command {
     Explain(explain::Args),
     /// Probes a deployed chain from outside
     Doctor(doctor::Args),
-    /// Lists who is connected to a running instance
+    /// Lists who is connected to a running instance, or to all
     Connections(connections::Args),
-    /// Ends one connection of a running instance
+    /// Ends a connection, or all of a user, on any instance
     Kick(kick::Args),
+    /// Sends an event to one connection, on any instance
+    Send(send::Args),
     /// Lets a running instance close all streams, spread over time
     Drain(drain::Args),
     /// Prints completions for a shell
@@ -106,6 +109,7 @@ fn dispatch(command: &Command) -> Exit {
         Command::Doctor(args) => doctor::run(args),
         Command::Connections(args) => connections::run(args),
         Command::Kick(args) => kick::run(args),
+        Command::Send(args) => send::run(args),
         Command::Drain(args) => drain::run(args),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

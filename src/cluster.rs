@@ -2,21 +2,31 @@
 //!
 //! NATS is the engine. [`service`] makes this sidecar an instance of the NATS micro service `sidestream`, whose endpoints every
 //! instance answers; [`ask`] asks all of them and says whether all have answered, which it knows by the [`roll`] of living nodes.
-//! What is asked and how it is answered is in files of its own ([`audience`]). Nothing here keeps state about clients: that is the
-//! shards'.
+//! What is asked and how it is answered is in files of its own ([`audience`], [`connections`], [`kick`], [`send`]). Nothing here keeps
+//! state about clients: that is the shards'.
 
 pub mod ask;
 pub mod audience;
+pub mod connections;
+mod here;
+pub mod kick;
 mod node;
 mod roll;
+pub mod send;
 mod service;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use async_nats::Client;
+use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use self::ask::NatsAway;
+use self::here::Here;
+use crate::config::Config;
 use crate::feed::connection::Kept;
 use crate::link::ShardQueue;
 
@@ -32,6 +42,7 @@ pub struct Cluster {
     control: Kept,
     nodes: watch::Receiver<Nodes>,
     leave: mpsc::Sender<oneshot::Sender<()>>,
+    here: Arc<Here>,
 }
 
 impl Cluster {
@@ -52,6 +63,16 @@ impl Cluster {
         up.then_some(connection.client)
     }
 
+    /// How often the server has refused the account of that client a subject.
+    pub fn denials(&self) -> u64 {
+        self.control.current().link.borrow().denials
+    }
+
+    /// A question as it is sent.
+    fn question(&self, question: &impl Serialize) -> Result<Bytes, NatsAway> {
+        serde_json::to_vec(question).map(Bytes::from).map_err(|_| NatsAway)
+    }
+
     /// Takes this node off the roll of all others, for the end of the process. Waits half a second at most.
     pub async fn leave(&self) {
         let (done, left) = oneshot::channel();
@@ -63,12 +84,12 @@ impl Cluster {
 
 /// Announces this node, listens to the others and answers their questions, as tasks of the current local runtime of which none
 /// ends before the process. NATS need not be there.
-pub fn start(control: Kept, shards: Vec<ShardQueue>, tasks: &mut JoinSet<()>) -> Cluster {
+pub fn start(config: &Config, control: Kept, shards: Vec<ShardQueue>, tasks: &mut JoinSet<()>) -> Cluster {
     let node = NodeId::unused();
     let (roll, nodes) = watch::channel(Nodes::from([node]));
     let (leave, leaving) = mpsc::channel(1);
-    let cluster = Cluster { node, control: control.clone(), nodes, leave };
+    let cluster = Cluster { node, control: control.clone(), nodes, leave, here: Arc::new(Here::new(config, shards)) };
     tasks.spawn_local(roll::keep(node, control, roll, leaving));
-    tasks.spawn_local(service::serve(cluster.clone(), shards));
+    tasks.spawn_local(service::serve(cluster.clone()));
     cluster
 }

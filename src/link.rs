@@ -13,8 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::cursor::{Cursor, LastEventId};
 use crate::event::Event;
-use crate::frame::Frame;
 use crate::frame::notice::Resume;
+use crate::frame::{Frame, Payload};
 use crate::route::Grant;
 use crate::subject::Pattern;
 use crate::telemetry::metrics::Protocol;
@@ -142,14 +142,23 @@ pub enum ToShard {
         /// Whether NATS is away just now.
         degraded: bool,
     },
-    /// End the stream of one connection: with `sidestream.bye`, or abruptly as a broken network would.
+    /// End streams: with `sidestream.bye`, or abruptly as a broken network would.
     Kick {
-        /// The connection's public id.
-        connection: uuid::Uuid,
+        /// Which.
+        whom: Whom,
         /// Without a word.
         abruptly: bool,
-        /// Where it is said whether it was here.
-        reply: oneshot::Sender<bool>,
+        /// Where it is said how many there were.
+        reply: oneshot::Sender<usize>,
+    },
+    /// One event for one connection.
+    Send {
+        /// The connection's public id.
+        connection: uuid::Uuid,
+        /// The event.
+        event: Arc<OneEvent>,
+        /// Where it is said what became of it.
+        reply: oneshot::Sender<Sent>,
     },
     /// Who is connected?
     Audience {
@@ -163,6 +172,37 @@ pub enum ToShard {
         /// How long that may take.
         window: Duration,
     },
+}
+
+/// Whose streams are ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whom {
+    /// One connection, by its public id.
+    Connection(uuid::Uuid),
+    /// All of a user, by the id that the proxy sends.
+    User(String),
+}
+
+/// An event for one connection. Its frame is made where the connection is, because the frame carries the client's place.
+#[derive(Debug)]
+pub struct OneEvent {
+    /// Its name, checked; `None` is `message`.
+    pub name: Option<String>,
+    /// Its data.
+    pub data: String,
+    /// How data becomes text, by index of the format.
+    pub payloads: Arc<[Payload]>,
+}
+
+/// What became of an event for one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    /// It has been put to the connection, behind everything before it.
+    Put,
+    /// The connection is here, but opens or ends just now.
+    NotOpen,
+    /// There is no such connection here.
+    Unknown,
 }
 
 /// What every client of a stream is told.
@@ -218,15 +258,26 @@ pub async fn audience(shards: &[ShardQueue], of: &AudienceOf) -> Option<Audience
     Some(all)
 }
 
-/// Ends a connection, wherever it is, and says whether it was there. `None` when a shard does not answer in time.
-pub async fn kick(shards: &[ShardQueue], connection: uuid::Uuid, abruptly: bool) -> Option<bool> {
+/// Ends connections on every shard, and says how many there were. `None` when a shard does not answer in time.
+pub async fn kick(shards: &[ShardQueue], whom: &Whom, abruptly: bool) -> Option<usize> {
+    let mut kicked = 0;
     for shard in shards {
         let (reply, answer) = oneshot::channel();
-        if asked(shard, ToShard::Kick { connection, abruptly, reply }, answer).await? {
-            return Some(true);
+        kicked += asked(shard, ToShard::Kick { whom: whom.clone(), abruptly, reply }, answer).await?;
+    }
+    Some(kicked)
+}
+
+/// Puts an event to a connection, on whichever shard it is. `None` when a shard does not answer in time.
+pub async fn send(shards: &[ShardQueue], connection: uuid::Uuid, event: &Arc<OneEvent>) -> Option<Sent> {
+    for shard in shards {
+        let (reply, answer) = oneshot::channel();
+        let sent = asked(shard, ToShard::Send { connection, event: event.clone(), reply }, answer).await?;
+        if sent != Sent::Unknown {
+            return Some(sent);
         }
     }
-    Some(false)
+    Some(Sent::Unknown)
 }
 
 async fn asked<T>(shard: &ShardQueue, question: ToShard, answer: oneshot::Receiver<T>) -> Option<T> {

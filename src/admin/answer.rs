@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, WWW_AUTHENTICATE};
+use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use hyper::{Response, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
@@ -22,17 +22,31 @@ pub struct Refusal {
     message: String,
     /// Methods that the path has.
     allow: Option<&'static str>,
+    /// Seconds after which it may be asked again.
+    retry_after: Option<u64>,
 }
 
 impl Refusal {
     /// With a code for programs and a message for people, which says what to do instead.
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), allow: None }
+        Self { status, code, message: message.into(), allow: None, retry_after: None }
     }
 
     /// No such thing.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// NATS is away, or does not answer.
+    pub fn nats_unavailable() -> Self {
+        let message =
+            "NATS is away or did not acknowledge in time: ask again, with the same Idempotency-Key where there is one";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "nats_unavailable", message).retried_after(1)
+    }
+
+    /// Says when it may be asked again.
+    pub fn retried_after(self, seconds: u64) -> Self {
+        Self { retry_after: Some(seconds), ..self }
     }
 
     /// A method that the path does not have.
@@ -43,7 +57,7 @@ impl Refusal {
 
     /// As a response.
     pub fn into_answer(self) -> Answer {
-        let Self { status, code, message, allow } = self;
+        let Self { status, code, message, allow, retry_after } = self;
         let body = json!({"error": {
             "code": code,
             "status": status.as_u16(),
@@ -53,6 +67,9 @@ impl Refusal {
         let mut response = json_body(status, &body);
         if let Some(allow) = allow {
             response.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds.into());
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

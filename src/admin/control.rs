@@ -1,16 +1,13 @@
-//! What an operator may do: end a connection, drain, read the configuration again, set the level of the log.
+//! What may be done: publish, send to and end connections, drain, read the configuration again, set the level of the log.
 
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;
-use hyper::{Method, StatusCode};
+use hyper::{Method, Request, StatusCode};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::Admin;
 use super::answer::{Answer, Refusal, json_body};
-use super::connections::shard_is_silent;
+use super::{Admin, publish, send};
 use crate::app::State;
-use crate::link;
 use crate::reload::{Applied, ReloadError};
 
 /// Longest level or filter, in bytes.
@@ -19,8 +16,14 @@ const LEVEL_BYTES_MAX: usize = 1024;
 /// Something that a request may change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// `POST /kick/{connection}`
-    Kick(String),
+    /// `POST /notify/{user}`
+    Notify(String),
+    /// `POST /broadcast`
+    Broadcast,
+    /// `POST /send/{connection}`
+    Send(String),
+    /// `POST /kick/{connection}`, or `POST /kick?user=` without one.
+    Kick(Option<String>),
     /// `POST /drain`
     Drain,
     /// `POST /reload`
@@ -33,10 +36,22 @@ impl Change {
     /// What a path stands for.
     pub fn at(path: &str) -> Option<Self> {
         match path {
+            "/broadcast" => Some(Self::Broadcast),
+            "/kick" => Some(Self::Kick(None)),
             "/drain" => Some(Self::Drain),
             "/reload" => Some(Self::Reload),
             "/log-level" => Some(Self::LogLevel),
-            _ => path.strip_prefix("/kick/").map(|connection| Self::Kick(connection.to_owned())),
+            _ => Self::of_one(path),
+        }
+    }
+
+    fn of_one(path: &str) -> Option<Self> {
+        let (what, whom) = path.strip_prefix('/')?.split_once('/')?;
+        match what {
+            "notify" => Some(Self::Notify(whom.to_owned())),
+            "send" => Some(Self::Send(whom.to_owned())),
+            "kick" => Some(Self::Kick(Some(whom.to_owned()))),
+            _ => None,
         }
     }
 
@@ -50,17 +65,23 @@ impl Change {
         match self {
             Self::Drain => "GET, HEAD, POST",
             Self::LogLevel => "PUT",
-            Self::Kick(_) | Self::Reload => "POST",
+            Self::Notify(_) | Self::Broadcast | Self::Send(_) | Self::Kick(_) | Self::Reload => "POST",
         }
     }
 
     /// Does it.
-    pub async fn make(self, admin: &Admin, body: Incoming) -> Result<Answer, Refusal> {
+    pub async fn make(self, admin: &Admin, request: Request<Incoming>) -> Result<Answer, Refusal> {
+        let state = &admin.state;
         match self {
-            Self::Kick(connection) => kick(&admin.state, &connection).await,
-            Self::Drain => Ok(drain(&admin.state).await),
+            Self::Notify(user) => publish::publish(state, Some(&user), request).await,
+            Self::Broadcast => publish::publish(state, None, request).await,
+            Self::Send(connection) => send::send(state, &connection, request).await,
+            Self::Kick(connection) => {
+                send::kick(state, connection.as_deref(), request.uri().query().unwrap_or_default()).await
+            }
+            Self::Drain => Ok(drain(state).await),
             Self::Reload => reload(admin),
-            Self::LogLevel => log_level(admin, body).await,
+            Self::LogLevel => log_level(admin, request.into_body()).await,
         }
     }
 }
@@ -73,18 +94,6 @@ async fn log_level(admin: &Admin, body: Incoming) -> Result<Answer, Refusal> {
     }
     let message = "the body is off, error, warn, info, debug, trace, or a filter such as info,sidestream::feed=debug";
     Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_level", message))
-}
-
-async fn kick(state: &State, connection: &str) -> Result<Answer, Refusal> {
-    let Ok(id) = Uuid::parse_str(connection) else {
-        let message = "a connection is named by the id in its `sidestream.connected`, which /connections lists";
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_connection", message));
-    };
-    match link::kick(&state.shards, id, false).await {
-        Some(true) => Ok(json_body(StatusCode::OK, &json!({"kicked": true}))),
-        Some(false) => Err(Refusal::not_found("there is no such connection on this sidecar")),
-        None => Err(shard_is_silent()),
-    }
 }
 
 async fn drain(state: &State) -> Answer {

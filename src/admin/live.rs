@@ -17,10 +17,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use super::answer::{Answer, Refusal, text};
-use super::connections;
 use crate::app::State;
+use crate::cluster::connections::{self, Question};
 use crate::frame::Frame;
-use crate::link::{self, AudienceOf};
 
 /// Between two snapshots.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -68,13 +67,10 @@ async fn next(state: &State, tick: &mut Interval, until: Instant) -> Option<Byte
 
 /// Everything that the page shows.
 async fn snapshot(state: &State) -> Value {
-    let of = AudienceOf { limit: SLOWEST_MAX, slowest: true, ..AudienceOf::default() };
-    let audience = link::audience(&state.shards, &of).await;
-    let config = state.config.get();
-    let path = |route: usize| config.routes.routes.get(route).map_or("", |route| route.path.as_str());
+    let question = Question { limit: SLOWEST_MAX, slowest: true, ..Question::default() };
     // `null`: a shard did not answer.
-    let slowest = audience
-        .map(|audience| audience.connections.iter().map(|c| connections::shown(c, path(c.route))).collect::<Vec<_>>());
+    let slowest = connections::on_this(&state.cluster, question).await.map(|listing| listing.connections);
+    let config = state.config.get();
     let checks = state.metrics.readiness();
     let streams = config.routes.streams.iter().zip(&state.feeds.streams);
     let streams: Vec<_> = streams

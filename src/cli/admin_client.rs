@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONNECTION, HOST, HeaderValue};
 use hyper::{Method, Request, StatusCode};
@@ -140,26 +140,32 @@ fn read_token(file: &Path) -> Result<Secret, Exit> {
 impl Admin {
     /// One request, and the JSON of its answer.
     pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Value, Failed> {
+        self.ask_with(method, path, Bytes::new()).await
+    }
+
+    /// The same with a body.
+    pub(super) async fn ask_with(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Failed> {
+        let request = self.request(method, path, body)?;
         let exchange = async {
             match &self.at {
                 Where::Tcp(address) => {
-                    self.exchange(TcpStream::connect(address.as_str()).await.map_err(unreachable)?, method, path).await
+                    self.exchange(TcpStream::connect(address.as_str()).await.map_err(unreachable)?, request).await
                 }
                 Where::Unix(socket) => {
-                    self.exchange(UnixStream::connect(socket).await.map_err(unreachable)?, method, path).await
+                    self.exchange(UnixStream::connect(socket).await.map_err(unreachable)?, request).await
                 }
             }
         };
         tokio::time::timeout(EXCHANGE_TIMEOUT, exchange).await.map_err(|_| Failed::Late)?
     }
 
-    async fn exchange<S>(&self, stream: S, method: Method, path: &str) -> Result<Value, Failed>
+    async fn exchange<S>(&self, stream: S, request: Request<Full<Bytes>>) -> Result<Value, Failed>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
         let driver = tokio::spawn(connection);
-        let response = sender.send_request(self.request(method, path)?).await.map_err(unreachable)?;
+        let response = sender.send_request(request).await.map_err(unreachable)?;
         let status = response.status();
         let body =
             Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(unreachable)?.to_bytes();
@@ -176,8 +182,8 @@ impl Admin {
         }
     }
 
-    fn request(&self, method: Method, path: &str) -> Result<Request<Empty<Bytes>>, Failed> {
-        let mut request = Request::new(Empty::new());
+    fn request(&self, method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>, Failed> {
+        let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
         *request.uri_mut() = path.parse().map_err(|_| Failed::Unreachable(format!("`{path}` cannot be asked for")))?;
         let headers = request.headers_mut();

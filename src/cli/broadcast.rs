@@ -2,7 +2,7 @@
 
 use super::exit::Exit;
 use super::options::PublishArgs;
-use super::runtime::{publish_all, reach_line};
+use super::runtime::publish_all;
 use crate::publish;
 
 /// Options of `broadcast`.
@@ -17,6 +17,6 @@ pub struct Args {
 /// Publishes to everybody.
 pub fn run(args: &Args) -> Exit {
     publish_all(&args.publish, async |client, config, message| {
-        publish::broadcast(&client, &config, &message).await.map(reach_line)
+        publish::broadcast(&client, &config, &message).await.map(|published| published.to_json().to_string())
     })
 }

@@ -1,4 +1,4 @@
-//! `sidestream connections`: who is connected to a running instance.
+//! `sidestream connections`: who is connected to a running instance, or to all.
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use crate::text::printable;
 /// Options of `connections`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sidestream connections\n  sidestream connections --user alice --json --admin 127.0.0.1:9464 --token-file /etc/sidestream/admin.token"
+    after_help = "Examples:\n  sidestream connections\n  sidestream connections --cluster --user alice\n  sidestream connections --user alice --json --admin 127.0.0.1:9464 --token-file /etc/sidestream/admin.token"
 )]
 pub struct Args {
     /// Only those of this user
@@ -21,6 +21,9 @@ pub struct Args {
     /// Only those that hear this subject
     #[arg(long, value_name = "SUBJECT")]
     pub subject: Option<String>,
+    /// Those of all instances on the same NATS account
+    #[arg(long)]
+    pub cluster: bool,
     /// Prints the answer as it is, one JSON object
     #[arg(long)]
     pub json: bool,
@@ -38,6 +41,7 @@ pub fn run(args: &Args) -> Exit {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(args.user.iter().map(|user| ("user", user)));
     query.extend_pairs(args.subject.iter().map(|subject| ("subject", subject)));
+    query.extend_pairs(args.cluster.then_some(("scope", "cluster")));
     let path = format!("/connections?{}", query.finish());
     super::runtime::block_on(async {
         match admin.ask(Method::GET, path.trim_end_matches('?')).await {
@@ -63,11 +67,15 @@ fn text(answer: &Value) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "{}  {}  {}  {state}  {queued} bytes queued",
+            "{}  {}  {}  {state}  {queued} bytes queued{}",
             field("connection"),
             field("user"),
-            field("route")
+            field("route"),
+            if connection["node"].is_null() { String::new() } else { format!("  on {}", field("node")) }
         );
+    }
+    if answer["complete"] == false {
+        text += "(not every instance has answered)\n";
     }
     let listed = u64::try_from(connections.len()).unwrap_or(u64::MAX);
     if listed < total {

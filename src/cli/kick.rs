@@ -1,4 +1,4 @@
-//! `sidestream kick`: ends one connection of a running instance.
+//! `sidestream kick`: ends one connection, or all of a user, on whichever instance they are.
 
 use hyper::{Method, StatusCode};
 use uuid::Uuid;
@@ -9,13 +9,16 @@ use super::exit::Exit;
 /// Options of `kick`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Example:\n  sidestream kick 0198c1b2-7d4e-7c3a-9f00-2b1c5a6d7e8f\n\nThe client is told `kicked` and does not come back by itself where its library heeds that. Exits 1 when there is no such connection."
+    after_help = "Examples:\n  sidestream kick 0198c1b2-7d4e-7c3a-9f00-2b1c5a6d7e8f\n  sidestream kick --user alice\n\nThe client is told `kicked` and does not come back by itself where its library heeds that: end a user's session before. Exits 1 when no sidecar has the connection."
 )]
 pub struct Args {
     /// The connection, as `sidestream connections` and sidestream.connected name it
-    #[arg(value_name = "CONNECTION")]
-    pub connection: Uuid,
-    /// Which instance.
+    #[arg(value_name = "CONNECTION", required_unless_present = "user")]
+    pub connection: Option<Uuid>,
+    /// All connections of this user instead
+    #[arg(long, value_name = "USER", conflicts_with = "connection")]
+    pub user: Option<String>,
+    /// Which instance asks the others.
     #[command(flatten)]
     pub admin: AdminArgs,
 }
@@ -26,11 +29,20 @@ pub fn run(args: &Args) -> Exit {
         Ok(admin) => admin,
         Err(exit) => return exit,
     };
+    let path = match &args.connection {
+        Some(connection) => format!("/kick/{connection}"),
+        None => {
+            let user = form_urlencoded::Serializer::new(String::new())
+                .extend_pairs(args.user.iter().map(|user| ("user", user)))
+                .finish();
+            format!("/kick?{user}")
+        }
+    };
     super::runtime::block_on(async {
-        match admin.ask(Method::POST, &format!("/kick/{}", args.connection)).await {
+        match admin.ask(Method::POST, &path).await {
             Ok(answer) => super::print(&format!("{answer}\n")),
             Err(Failed::Refused(StatusCode::NOT_FOUND, _)) => {
-                super::complain(format_args!("there is no connection {}", args.connection));
+                super::complain(format_args!("there is no such connection"));
                 Exit::Negative
             }
             Err(failed) => failed.exit(),

@@ -2,7 +2,7 @@
 
 use super::exit::Exit;
 use super::options::PublishArgs;
-use super::runtime::{publish_all, reach_line};
+use super::runtime::publish_all;
 use crate::publish;
 
 /// Options of `notify`.
@@ -19,6 +19,6 @@ pub struct Args {
 /// Publishes to one user.
 pub fn run(args: &Args) -> Exit {
     publish_all(&args.publish, async |client, config, message| {
-        publish::notify(&client, &config, &args.user, &message).await.map(reach_line)
+        publish::notify(&client, &config, &args.user, &message).await.map(|published| published.to_json().to_string())
     })
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::load::{self, Loaded, Sources};
 use crate::config::units::parse_duration;
+use crate::publish::is_key;
 
 use super::exit::Exit;
 
@@ -88,9 +89,17 @@ pub struct PublishArgs {
     /// Name, count and pause.
     #[command(flatten)]
     pub message: MessageArgs,
+    /// Published once however often it is tried: JetStream knows a key for two minutes, or as long as the stream says
+    #[arg(long, value_name = "KEY", value_parser = parse_key, conflicts_with = "count")]
+    pub idempotency_key: Option<String>,
     /// The configuration: how NATS is reached, and the routes' templates.
     #[command(flatten)]
     pub config: ConfigArgs,
+}
+
+/// The key of a message.
+fn parse_key(text: &str) -> Result<String, String> {
+    if is_key(text) { Ok(text.to_owned()) } else { Err("a key is 1 to 255 bytes of visible ASCII".to_owned()) }
 }
 
 /// `NAME:VALUE` of a request header.

@@ -5,11 +5,9 @@ use std::rc::Rc;
 
 use async_nats::Client;
 use bytes::Bytes;
-use serde_json::json;
 
 use super::exit::Exit;
 use super::options::PublishArgs;
-use crate::cluster::audience::Reach;
 use crate::config::Config;
 use crate::feed::api::ApiError;
 use crate::feed::connection::{self, ConnectError, Connection, Role};
@@ -83,7 +81,7 @@ pub fn publish_all(
             return Exit::NoInput;
         }
     };
-    let message = Outgoing { event: args.message.event.clone(), data };
+    let message = Outgoing { event: args.message.event.clone(), data, key: args.idempotency_key.clone() };
     block_on(async {
         let client = match connect(&config, Role::Command).await {
             Ok(connection) => connection.client,
@@ -105,13 +103,8 @@ pub fn publish_all(
     })
 }
 
-/// What `notify` and `broadcast` print.
-#[allow(clippy::needless_pass_by_value)] // the shape of `map`
-pub fn reach_line(reach: Reach) -> String {
-    json!({"sent": reach.sent, "total": reach.total, "complete": reach.complete}).to_string()
-}
-
-fn payload(data: Option<&str>) -> std::io::Result<Bytes> {
+/// Data from the command line, or from standard input where it is `-`.
+pub fn payload(data: Option<&str>) -> std::io::Result<Bytes> {
     if data != Some("-") {
         return Ok(Bytes::copy_from_slice(data.unwrap_or_default().as_bytes()));
     }

@@ -40,16 +40,31 @@ pub struct Gathered<T> {
     pub complete: bool,
 }
 
-/// Asks all. An error where the question cannot even be sent; who does not answer is no error.
+/// Why nobody could be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("NATS is away")]
+pub struct NatsAway;
+
+/// Asks all. Who does not answer is no error.
 pub async fn all<T: DeserializeOwned>(
     client: &Client,
     subject: &'static str,
     question: Bytes,
-) -> Result<Gathered<T>, async_nats::Error> {
+) -> Result<Gathered<T>, NatsAway> {
+    until(client, subject, question, |_| false).await
+}
+
+/// Asks all, and waits no longer once an answer settles the question.
+pub async fn until<T: DeserializeOwned>(
+    client: &Client,
+    subject: &'static str,
+    question: Bytes,
+    settles: impl Fn(&T) -> bool,
+) -> Result<Gathered<T>, NatsAway> {
     let inbox = client.new_inbox();
-    let mut inbound = client.subscribe(inbox.clone()).await?;
-    client.publish_with_reply(subject, inbox, question).await?;
-    let mut gathered = Gathered { answers: BTreeMap::new(), complete: false };
+    let mut inbound = client.subscribe(inbox.clone()).await.map_err(|_| NatsAway)?;
+    client.publish_with_reply(subject, inbox, question).await.map_err(|_| NatsAway)?;
+    let mut gathered: Gathered<T> = Gathered { answers: BTreeMap::new(), complete: false };
     let mut known = Nodes::new();
     let gather = async {
         while !gathered.complete {
@@ -62,7 +77,11 @@ pub async fn all<T: DeserializeOwned>(
             let Ok(answer) = serde_json::from_slice::<Answer<T>>(&message.payload) else { continue };
             known.extend(answer.roll);
             known.insert(answer.node);
+            let settled = settles(&answer.said);
             gathered.answers.insert(answer.node, answer.said);
+            if settled {
+                return;
+            }
             gathered.complete = known.iter().all(|node| gathered.answers.contains_key(node));
         }
     };

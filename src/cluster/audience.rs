@@ -4,7 +4,8 @@ use async_nats::Client;
 use serde::{Deserialize, Serialize};
 
 use super::ask::{self, Gathered};
-use crate::link::{self, AudienceOf, ShardQueue};
+use super::here::Here;
+use crate::link::{self, AudienceOf};
 
 /// Where it is asked. Who publishes events may ask this, and nothing else of a sidecar.
 pub(super) const SUBJECT: &str = "_sidestream.audience";
@@ -40,9 +41,9 @@ pub struct Reach {
 }
 
 /// This sidecar's count; `None` when it cannot be had in time.
-pub(super) async fn here(shards: &[ShardQueue], question: Question) -> Option<Count> {
+pub(super) async fn here(here: &Here, question: Question) -> Option<Count> {
     let of = AudienceOf { user: question.user, subject: Some(question.subject), ..AudienceOf::default() };
-    let audience = link::audience(shards, &of).await?;
+    let audience = link::audience(&here.shards, &of).await?;
     Some(Count { live: audience.live, total: audience.total })
 }
 

@@ -17,26 +17,30 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::ask::Answer;
-use super::{Cluster, audience};
-use crate::link::ShardQueue;
+use super::{Cluster, audience, connections, kick, send};
 
 /// The service's name.
 const NAME: &str = "sidestream";
 /// What is answered, each by the name of an endpoint and its subject.
-const ENDPOINTS: [(&str, &str); 1] = [("audience", audience::SUBJECT)];
+const ENDPOINTS: [(&str, &str); 4] = [
+    ("audience", audience::SUBJECT),
+    ("connections", connections::SUBJECT),
+    ("kick", kick::SUBJECT),
+    ("send", send::SUBJECT),
+];
 /// Questions that are worked on at a time; more wait in their subscription.
 const AT_A_TIME: usize = 64;
 /// Before a client that has died is replaced.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Answers until the process ends.
-pub(super) async fn serve(cluster: Cluster, shards: Vec<ShardQueue>) {
+pub(super) async fn serve(cluster: Cluster) {
     loop {
         let client = cluster.control.alive().await.client;
         match begin(&client, &cluster).await {
             // The service goes with its value.
             Ok((_service, endpoints)) => {
-                endpoints.for_each_concurrent(AT_A_TIME, |request| answer(&cluster, &shards, request)).await;
+                endpoints.for_each_concurrent(AT_A_TIME, |request| answer(&cluster, request)).await;
             }
             Err(error) => tracing::warn!(%error, "Questions of other sidecars are not answered"),
         }
@@ -60,12 +64,13 @@ async fn begin(client: &Client, cluster: &Cluster) -> Result<(Service, SelectAll
     Ok((service, stream::select_all(endpoints)))
 }
 
-async fn answer(cluster: &Cluster, shards: &[ShardQueue], request: Request) {
+async fn answer(cluster: &Cluster, request: Request) {
+    let here = &cluster.here;
     let answered = match request.message.subject.as_str() {
-        audience::SUBJECT => match read(&request) {
-            Some(question) => audience::here(shards, question).await.and_then(|said| written(cluster, said)),
-            None => None,
-        },
+        audience::SUBJECT => answered(cluster, &request, |question| audience::here(here, question)).await,
+        connections::SUBJECT => answered(cluster, &request, |question| connections::here(here, question)).await,
+        kick::SUBJECT => answered(cluster, &request, |question| kick::here(here, question)).await,
+        send::SUBJECT => answered(cluster, &request, |question| send::here(here, question)).await,
         _ => None,
     };
     // Who gets no answer knows by the roll that one is missing.
@@ -76,11 +81,13 @@ async fn answer(cluster: &Cluster, shards: &[ShardQueue], request: Request) {
     }
 }
 
-fn read<T: DeserializeOwned>(request: &Request) -> Option<T> {
-    serde_json::from_slice(&request.message.payload).ok()
-}
-
-fn written<T: Serialize>(cluster: &Cluster, said: T) -> Option<Bytes> {
+/// The answer to a question of one kind; `None` where it cannot be read, or not be answered in time.
+async fn answered<Q: DeserializeOwned, A: Serialize>(
+    cluster: &Cluster,
+    request: &Request,
+    answer: impl AsyncFnOnce(Q) -> Option<A>,
+) -> Option<Bytes> {
+    let said = answer(serde_json::from_slice(&request.message.payload).ok()?).await?;
     let answer = Answer { node: cluster.node, roll: cluster.nodes.borrow().clone(), said };
     serde_json::to_vec(&answer).map(Bytes::from).ok()
 }

@@ -20,7 +20,7 @@ use crate::http::identity::User;
 use crate::http::reject::Refusal;
 use crate::http::target::Query;
 use crate::http::{Front, FrontAnswer};
-use crate::link;
+use crate::link::{self, Whom};
 use crate::publish::{self, Outgoing, PublishError};
 use crate::subject::encode_user;
 
@@ -79,7 +79,7 @@ impl Demo {
         let Some((_, state)) = self.process.get() else {
             return error(StatusCode::SERVICE_UNAVAILABLE, "starting");
         };
-        link::kick(&state.shards, connection, true).await;
+        link::kick(&state.shards, &Whom::Connection(connection), true).await;
         json_response(StatusCode::OK, &json!({}))
     }
 }
@@ -90,11 +90,12 @@ async fn publish_from_page(
     message: FromPage,
 ) -> Result<serde_json::Value, PublishError> {
     let event = message.event.filter(|event| !event.is_empty());
-    let subject = match &message.to {
-        Some(user) => publish::user_subject(&state.config.get(), user, event.as_deref())?,
-        None => publish::broadcast_subject(&state.config.get(), event.as_deref())?,
+    let target = match &message.to {
+        Some(user) => publish::user_target(&state.config.get(), user, event.as_deref())?,
+        None => publish::broadcast_target(&state.config.get(), event.as_deref())?,
     };
-    let stored = publish::publish(control, &subject, &Outgoing { event, data: message.data.into() }).await?;
+    let stored =
+        publish::publish(control, &target.subject, &Outgoing { event, data: message.data.into(), key: None }).await?;
     Ok(json!({"stream": stored.as_ref().map(|s| &s.stream), "seq": stored.as_ref().map(|s| s.seq)}))
 }
 

@@ -35,7 +35,8 @@ impl Probes {
         let mut took = Vec::new();
         for number in 0..PROBES {
             let data = format!("sidestream doctor, probe {number} of {}", uuid::Uuid::now_v7());
-            let message = Outgoing { event: Some("doctor.probe".to_owned()), data: Bytes::from(data.clone()) };
+            let message =
+                Outgoing { event: Some("doctor.probe".to_owned()), data: Bytes::from(data.clone()), key: None };
             let started = Instant::now();
             if let Err(error) = publish(&self.client, &self.subject, &message).await {
                 report.note(format!("no probe could be published: {error}"));

@@ -31,6 +31,9 @@ pub enum ApiError {
     /// JetStream is off for this account.
     #[error("JetStream is not enabled for this account")]
     NoJetStream,
+    /// No stream captures the subject that was published to.
+    #[error("no stream captures the subject")]
+    NotCaptured,
     /// JetStream said no.
     #[error("JetStream refused: {description} (code {code}, {err_code})")]
     Refused {
@@ -222,6 +225,9 @@ pub struct Stored {
     pub stream: String,
     /// The sequence.
     pub seq: u64,
+    /// It was there already, under the same `Nats-Msg-Id`: this is where.
+    #[serde(default)]
+    pub duplicate: bool,
 }
 
 /// Publishes to a subject that a stream captures, and waits for the acknowledgement.
@@ -232,7 +238,17 @@ pub async fn publish(
     payload: Bytes,
 ) -> Result<Stored, ApiError> {
     let sent = client.request_with_headers(subject, headers, payload).await;
-    read(&sent.map_err(unanswered)?)
+    let answer = sent.map_err(|error| match error.kind() {
+        // Said by the client, which knows the server's bound.
+        async_nats::RequestErrorKind::MaxPayloadExceeded => ApiError::Refused {
+            code: 413,
+            err_code: 0,
+            description: "the message is larger than the server's max_payload".to_owned(),
+        },
+        async_nats::RequestErrorKind::NoResponders => ApiError::NotCaptured,
+        _ => unanswered(error),
+    })?;
+    read(&answer)
 }
 
 /// Creates a stream as `[[stream]]` describes it.

@@ -16,9 +16,12 @@ use super::batch::{Item, List, Notice, Taken};
 use super::client::Client;
 use super::output::Way;
 use super::{Members, Shard};
+use crate::config::Format;
+use crate::cursor::{Cursor, CursorText};
 use crate::event::Event;
 use crate::frame::notice::{self, ByeCode, Gap, GapReason};
-use crate::link::{Audience, AudienceOf, LiveNotice, StreamRequest, ToShard};
+use crate::frame::{EventNaming, Frame, Message};
+use crate::link::{Audience, AudienceOf, LiveNotice, OneEvent, Sent, StreamRequest, ToShard, Whom};
 use crate::server::h2::outgoing::{HELD_BYTES_MAX, Outgoing};
 use crate::subject::Pattern;
 use crate::telemetry::metrics::{CloseReason, Protocol};
@@ -114,8 +117,11 @@ impl Shard {
                     self.listening(&client, degraded);
                 }
             }
-            ToShard::Kick { connection, abruptly, reply } => {
-                let _ = reply.send(self.kick(connection, abruptly));
+            ToShard::Kick { whom, abruptly, reply } => {
+                let _ = reply.send(self.kick(&whom, abruptly));
+            }
+            ToShard::Send { connection, event, reply } => {
+                let _ = reply.send(self.send_one(connection, &event));
             }
             ToShard::Audience { of, reply } => {
                 let _ = reply.send(self.audience(&of));
@@ -189,16 +195,44 @@ impl Shard {
         }
     }
 
-    /// Says whether there is such a connection.
-    fn kick(&self, connection: uuid::Uuid, abruptly: bool) -> bool {
-        let found = self.clients.borrow().iter().find(|(_, c)| c.connection == connection).map(|(_, c)| c.clone());
-        match &found {
+    /// Gives how many there were that had not been ending already.
+    fn kick(&self, whom: &Whom, abruptly: bool) -> usize {
+        let is_meant = |client: &Rc<Client>| match whom {
+            Whom::Connection(connection) => client.connection == *connection,
+            Whom::User(user) => client.user() == Some(user.as_str()),
+        };
+        let clients = self.clients.borrow();
+        let meant = clients.iter().map(|(_, client)| client).filter(|client| is_meant(client));
+        let meant: Vec<_> = meant.filter(|client| client.closing().is_none()).cloned().collect();
+        drop(clients);
+        for client in &meant {
             // Who takes nothing would not take a goodbye either, and has to be gone all the same.
-            Some(client) if abruptly || self.takes_nothing(client) => client.abort(CloseReason::Kicked),
-            Some(client) => self.bye(client, ByeCode::Kicked, CloseReason::Kicked),
-            None => {}
+            if abruptly || self.takes_nothing(client) {
+                client.abort(CloseReason::Kicked);
+            } else {
+                self.bye(client, ByeCode::Kicked, CloseReason::Kicked);
+            }
         }
-        found.is_some()
+        meant.len()
+    }
+
+    /// Puts an event to one client, in the batch at hand: behind everything that came before it. It carries the client's place
+    /// where that is known; one that catches up gets it without an id, behind the piece that it is at.
+    fn send_one(&self, connection: uuid::Uuid, event: &OneEvent) -> Sent {
+        let clients = self.clients.borrow();
+        let Some((_, client)) = clients.iter().find(|(_, client)| client.connection == connection) else {
+            return Sent::Unknown;
+        };
+        let place = self.head_for(client);
+        let frame = frame_of_one(event, client.format, place);
+        match frame.filter(|_| client.is_open() && client.closing().is_none()) {
+            Some(frame) => {
+                let item = self.batch.push(Item::Notice(frame, Notice::Sent));
+                self.batch.mark_all(std::iter::once(client.ticket.slot), item);
+                Sent::Put
+            }
+            None => Sent::NotOpen,
+        }
     }
 
     fn audience(&self, of: &AudienceOf) -> Audience {
@@ -349,6 +383,16 @@ impl Shard {
         client.fall_behind();
         self.leave_stream(client);
     }
+}
+
+/// As the route's events look, but for the name, which is chosen for this one.
+fn frame_of_one(event: &OneEvent, format: u8, place: Option<Cursor>) -> Option<Frame> {
+    let format = Format { naming: EventNaming::Header, payload: *event.payloads.get(usize::from(format))? };
+    let time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+    let message = Message { subject: "", name: event.name.as_deref(), payload: event.data.as_bytes(), time };
+    let id = place.map(|cursor| cursor.text());
+    Some(Frame::encode(&format, message, id.as_ref().map(CursorText::as_str)).ok()?.frame)
 }
 
 /// How long to wait after a pass before the next, which has messages already.

@@ -22,6 +22,7 @@ pub mod ports;
 pub mod process;
 pub mod program;
 pub mod proxy;
+pub mod sidecars;
 pub mod tls;
 
 use std::future::Future;
