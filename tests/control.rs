@@ -59,7 +59,7 @@ async fn a_kicked_connection_ends_within_a_second_and_the_others_stay() {
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 
         let gone = app.admin_ask("POST", &format!("/kick/{over_h1}"), Some(TOKEN)).await;
-        gone.is_refusal(404, "not_found");
+        gone.is_refusal(404, "connection_unknown");
         app.admin_ask("POST", "/kick/alice", Some(TOKEN)).await.is_refusal(400, "bad_connection");
         let closed = [("reason", "kicked"), ("phase", "live")];
         app.metric_is("sidestream_connections_closed_total", &closed, 2.0, DEADLINE).await;
@@ -75,7 +75,15 @@ async fn nothing_changes_without_the_token() {
         let site = with_token(|config| config).await;
         let app = &site.app;
         let _held = app.events("alice").await;
-        let changes = ["/drain", "/reload", "/kick/01980000-0000-7000-8000-000000000000"];
+        let changes = [
+            "/drain",
+            "/reload",
+            "/kick/01980000-0000-7000-8000-000000000000",
+            "/kick?user=alice",
+            "/send/01980000-0000-7000-8000-000000000000",
+            "/notify/alice",
+            "/broadcast",
+        ];
         for path in changes {
             app.admin_ask("POST", path, None).await.is_refusal(401, "token_missing");
             app.admin_ask("POST", path, Some("another-token-of-that-kind")).await.is_refusal(401, "token_wrong");

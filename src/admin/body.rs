@@ -31,11 +31,16 @@ impl Message {
     }
 
     fn parse(json: &[u8]) -> Result<Self, Refusal> {
-        let Written { event, data } = serde_json::from_slice(json).map_err(|error| {
+        let bad = |why: &dyn std::fmt::Display| {
             let message =
-                format!("the body is {{\"event\": a name, may be left out, \"data\": any JSON value}}: {error}");
+                format!("the body is {{\"event\": a name, may be left out, \"data\": any JSON value}}: {why}");
             Refusal::new(StatusCode::BAD_REQUEST, "bad_body", message)
-        })?;
+        };
+        // Two values in a list would be read as these two otherwise.
+        if json.trim_ascii_start().first().is_some_and(|first| *first != b'{') {
+            return Err(bad(&"not an object"));
+        }
+        let Written { event, data } = serde_json::from_slice(json).map_err(|error| bad(&error))?;
         if event.as_ref().is_some_and(|event| checked_name(event).is_none()) {
             let message = "`event` is a name of 1 to 256 bytes, without control characters, that does not begin with `sidestream.`";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_event", message));

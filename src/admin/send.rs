@@ -49,7 +49,11 @@ fn user(query: &str) -> Result<String, Refusal> {
     let mut pairs = form_urlencoded::parse(query.as_bytes());
     match (pairs.next(), pairs.next()) {
         (Some((name, user)), None) if name == "user" && !user.is_empty() => Ok(user.into_owned()),
-        _ => Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_user", "either /kick/{connection} or /kick?user=USER")),
+        _ => Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "bad_user",
+            "name one connection in the path, or one user in the query",
+        )),
     }
 }
 

@@ -10,11 +10,15 @@ use crate::table::{Row, Table};
 
 const GOOD: &[(&str, &str)] = &[("Host", "127.0.0.1:9464")];
 /// What answers say whatever is asked, though it may stand in requests, too.
-const SAID_ANYWAY: [&str; 5] = [
-    "there are / /livez /readyz /metrics /version /config /connections /live /drain /kick/{connection} /reload /log-level",
+const SAID_ANYWAY: [&str; 8] = [
+    "there are / /livez /readyz /metrics /version /config /connections /live /drain /kick/{connection} /kick?user= \
+     /send/{connection} /notify/{user} /broadcast /reload /log-level",
     "Authorization: Bearer",
     "\"connections\":[]",
     "token_not_configured",
+    "the body is {\\\"event\\\": a name, may be left out, \\\"data\\\": any JSON value}",
+    "expected `event` or `data`",
+    "does not begin with `sidestream.`",
     "a connection is named by the id in its `sidestream.connected`, which /connections lists",
 ];
 const TOKEN: &str = "a-token-of-some-length";

@@ -41,6 +41,7 @@ impl Sidecars {
         std::fs::write(token.path(), TOKEN).expect("written");
         let mut all = Self { nats, apps: Vec::new(), clients: Vec::new(), token };
         all.add(config).await;
+        all.is_counted(1, true).await;
         all
     }
 
