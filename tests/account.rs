@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use support::nats::{Publisher, Setup};
-use support::{App, Config, DEADLINE, Nats, Version, bounded, expect, get, on_both_servers_at_once};
+use support::{App, Config, DEADLINE, Nats, Version, bounded, eventually, expect, get, json, on_both_servers_at_once};
 use tokio::sync::mpsc;
 
 const LIVE: &str = "\n[[route]]\npath = \"/live\"\nsubjects = [\"live.{user}.>\"]\n";
@@ -151,7 +151,7 @@ on_both_servers_at_once! {
         }
         assert_eq!(live.event().await.data, "now");
         assert!(app.metric("sidestream_gaps_total", &[]).await < 0.5, "a false gap");
-        for told in ["lacks a permission", "more than a sidecar needs"] {
+        for told in ["lacks a permission", "more than a sidecar needs", "$SRV"] {
             assert!(!app.log_lines().iter().any(|line| line.contains(told)), "{told}");
         }
     }
@@ -173,20 +173,50 @@ on_both_servers_at_once! {
             "$JS.API.CONSUMER.LIST.EVENTS", "$JS.API.STREAM.LEADER.STEPDOWN.EVENTS",
             "$JS.API.STREAM.INFO.OTHER", "$JS.API.STREAM.MSG.GET.OTHER", "$JS.API.CONSUMER.CREATE.OTHER",
             "$JS.API.CONSUMER.DELETE.OTHER.theirs", "$JS.API.STREAM.DELETE.OTHER",
-            "$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO", "_INBOX.theirs",
+            "$SYS.REQ.SERVER.PING", "$SYS.REQ.USER.INFO", "_INBOX.theirs", "$SRV.PING",
         ];
         scene.refused("sidestream", &subscribe, &publish).await;
         // A service that publishes hears nothing, of what is delivered to the sidecar neither.
-        let subscribe = [">", "events.>", "live.>", "_INBOX_sidestream.>", "_sidestream.>", "$SYS.>"];
+        let subscribe = [">", "events.>", "live.>", "_INBOX_sidestream.>", "_sidestream.>", "_sidestream.send", "$SRV.>", "$SYS.>"];
         let publish = [
             "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.STREAM.DELETE.EVENTS",
             "$JS.API.STREAM.INFO.EVENTS", "other.x", "_INBOX_sidestream.x",
+            // Nor may it end streams, speak to a connection, see who is there, pretend to be a sidecar or ask for them.
+            "_sidestream.kick", "_sidestream.send", "_sidestream.connections", "_sidestream.node", "_sidestream.presence",
+            "$SRV.PING",
         ];
         scene.refused("publisher", &subscribe, &publish).await;
         for stream in ["EVENTS", "OTHER"] {
             let left = scene.admin.jetstream().get_stream(stream).await.expect("it still exists");
             assert_eq!(left.cached_info().state.messages, 1, "{stream}");
         }
+    }
+
+    async fn what_crosses_sidecars_works_on_the_account_of_the_example(version: Version) {
+        let scene = Scene::set(version).await;
+        let config = scene.config("sidestream").admin(&format!("token_file = {:?}\n", scene.dir.path().join("sys")));
+        let (first, second) = (App::start(&config).await, App::start(&config).await);
+        let mut alice = second.events("alice").await;
+        let ask = async |method: &str, path: &str, body: &str| {
+            let answer = first.admin_send(method, path, Some("sys"), body).await;
+            (answer.head.status, answer.text())
+        };
+        eventually("they know each other", DEADLINE, async || {
+            let (_, said) = ask("GET", "/connections?scope=cluster", "").await;
+            (said.contains("\"total\":1") && said.contains("\"complete\":true")).then_some(())
+        })
+        .await;
+        let path = format!("/send/{}", json(&alice.connected)["connection"].as_str().expect("an id"));
+        assert_eq!(ask("POST", &path, "{\"data\":\"hello\"}").await.0, 200);
+        assert_eq!(alice.event().await.data, "hello");
+        // A sidecar publishes no event here, and says why not.
+        let (status, said) = ask("POST", "/broadcast", "{\"data\":1}").await;
+        assert_eq!((status, said.contains("nats_denied")), (502, true), "{said}");
+        assert!(ask("POST", "/kick?user=alice", "").await.1.contains("\"kicked\":1"));
+        // It is found as a service by who may ask.
+        let (client, _) = scene.client("admin").await;
+        let info = client.request("$SRV.INFO.sidestream", "".into()).await.expect("an instance answers");
+        assert!(String::from_utf8_lossy(&info.payload).contains("_sidestream.audience"));
     }
 
     async fn an_account_that_may_do_more_is_told_so(version: Version) {

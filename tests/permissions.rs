@@ -85,6 +85,25 @@ impl Scene {
 }
 
 on_both_servers_at_once! {
+    async fn without_the_discovery_of_services_everything_else_works(version: Version) {
+        let scene = Scene::set(version, &[]).await;
+        scene.app.logs("may not subscribe to $SRV.>", TOLD).await;
+        // The account lacks nothing that anybody would have to give: the connection is not made anew for it.
+        for line in scene.app.log_lines() {
+            assert!(!line.contains("lacks a permission") && !line.contains("asking again"), "{line}");
+        }
+        scene.nats.reconfigure(&without(&["live.>"])).await;
+        scene.nats.reconfigure(&without(&[])).await;
+        let count = scene.app.log_lines().iter().filter(|line| line.contains("$SRV.>")).count();
+        assert_eq!(count, 1, "said once");
+        let all = eventually("it is counted", HEAL, async || {
+            let answer = scene.app.admin_get("/connections?scope=cluster").await;
+            (answer.head.status == 200 && answer.text().contains("\"complete\":true")).then(|| answer.text())
+        })
+        .await;
+        assert!(all.contains("\"total\":1"), "{all}");
+    }
+
     async fn the_api_may_be_taken_away_and_given_back(version: Version) {
         let mut scene = Scene::set(version, &[]).await;
         scene.nats.reconfigure(&without(&PUBLISH[..5])).await;

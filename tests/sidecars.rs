@@ -107,6 +107,11 @@ on_both_servers! {
         .await;
         eventually("it is counted again", OFF_THE_ROLL, async || (all.counted_by(0).await == (3, true)).then_some(()))
             .await;
+        // It could hear nobody all the while, and has taken nobody off its own roll for that.
+        let lines = all.apps[3].log_json();
+        let rolls: Vec<_> = lines.iter().filter(|line| line["message"] == "Sidecars on the roll").map(|line| &line["nodes"]).collect();
+        assert_eq!(rolls.last(), Some(&&4.into()), "{rolls:?}");
+        assert_eq!(rolls.iter().filter(|nodes| **nodes == &serde_json::json!(4)).count(), 1, "{rolls:?}");
         all.apps[3].pause();
         assert_eq!(all.counted_by(0).await, (3, false), "it is on the roll again");
         all.apps[3].resume();
@@ -176,6 +181,40 @@ on_both_servers! {
         all.post(0, &format!("/send/{NOBODY}"), body).await.is_refusal(404, "connection_unknown");
         let foreign = all.apps[0].admin_send("POST", &format!("/send/{NOBODY}"), None, body).await;
         foreign.is_refusal(401, "token_missing");
+    }
+
+    async fn one_that_is_ending_is_not_told_twice(version: Version) {
+        let all = Sidecars::one(version, |config| config).await;
+        let wire = support::Wire::narrow(all.apps[0].address()).await;
+        let mut carol = support::Sse::open(wire, &get("/events").user("carol")).await;
+        // More than the kernel takes: the goodbye has to wait behind it.
+        all.nats.publisher().await.publish("events.user.carol.x", "x".repeat(900_000)).await;
+        eventually("it waits", DEADLINE, async || {
+            let listed = json_of(&all.ask(0, "GET", "/connections?user=carol").await);
+            listed["connections"][0]["queued_bytes"].as_u64().filter(|bytes| *bytes > 0)
+        })
+        .await;
+        let path = format!("/kick/{}", json(&carol.connected)["connection"].as_str().expect("an id"));
+        assert_eq!(json_of(&all.ask(0, "POST", &path).await)["kicked"], true);
+        all.ask(0, "POST", &path).await.is_refusal(404, "connection_unknown");
+        assert!(carol.rest().await.iter().filter(|event| is_bye(event)).count() <= 1);
+    }
+
+    async fn a_client_of_nats_that_dies_is_replaced_with_its_endpoints(version: Version) {
+        let all = Sidecars::three(version).await;
+        // A header that ends async-nats' client, on a subject that publishers may use.
+        all.nats.publish_raw(b"_sidestream.audience", b"X: a\rb\r\n", b"{}").await;
+        for app in &all.apps {
+            app.logs("The NATS client has died", DEADLINE).await;
+        }
+        eventually("it is replaced", DEADLINE, async || {
+            (all.ask(0, "GET", "/connections?scope=cluster").await.head.status == 200).then_some(())
+        })
+        .await;
+        all.is_counted(3, true).await;
+        all.apps[2].pause();
+        assert_eq!(all.counted_by(0).await, (2, false), "the roll goes on as well");
+        all.apps[2].resume();
     }
 
     async fn the_commands_ask_all(version: Version) {
