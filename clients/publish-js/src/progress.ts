@@ -1,0 +1,163 @@
+// How far a task is, told to one user: the latest state is published in the background, at most once per interval, and the
+// end once and last.
+import { named, type JetStream, type PublishOptions, type Stored } from "./wire.js";
+
+/** The longest wait for one acknowledgement, in milliseconds. */
+const ACK_WAIT = 2000;
+/** Between two attempts to publish the end, in milliseconds. */
+const RETRY_PAUSE = 250;
+/** Longest message, in characters; what follows is cut off. */
+const MESSAGE_CHARS_MAX = 1000;
+
+/** Where and how a run is published. */
+export interface Wire {
+  jetstream: JetStream;
+  subject: string;
+  task: string;
+  run: string;
+  /** Milliseconds. */
+  interval: number;
+  /** Milliseconds. */
+  patience: number;
+}
+
+/**
+ * One run of a task. Updates never wait and never fail; only the end is waited for. The first end counts: everything after
+ * it changes nothing. A run that is dropped without an end stays as it is; `within` takes care of that.
+ */
+export class Progress {
+  readonly #wire: Wire;
+  readonly #outcome: Promise<Stored>;
+  readonly #ended: Promise<void>;
+  #end!: () => void;
+  #state: "running" | "completed" | "failed" = "running";
+  #percent = 0;
+  #message = "";
+  /** Something is to be published. */
+  #fresh = false;
+  #wake: () => void = () => {};
+
+  /** @internal Made by `Publisher.progress`. */
+  constructor(wire: Wire) {
+    this.#wire = wire;
+    this.#ended = new Promise((resolve) => (this.#end = resolve));
+    this.#outcome = this.#work();
+    // Who waits for the end is told of its failure; that nobody does must not end the process.
+    this.#outcome.catch(() => {});
+  }
+
+  /**
+   * Says how far the task is. The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are cut
+   * off. An empty message keeps the last one. `false` after the end, which it does not change.
+   */
+  update(percent: number, message = ""): boolean {
+    return this.#change(() => {
+      if (percent > this.#percent) this.#percent = Math.floor(Math.min(percent, 100));
+      if (message !== "") this.#message = cut(message);
+    });
+  }
+
+  /** Ends the run at 100 percent and waits until the stream has it. After another end, waits for that one. */
+  async complete(): Promise<Stored> {
+    if (this.#change(() => ((this.#state = "completed"), (this.#percent = 100)))) this.#end();
+    return await this.#outcome;
+  }
+
+  /** Ends the run where it is, says why, and waits until the stream has it. After another end, waits for that one. */
+  async fail(why: unknown): Promise<Stored> {
+    const message = why instanceof Error ? why.message || why.name : String(why);
+    if (this.#change(() => ((this.#state = "failed"), (this.#message = cut(message))))) this.#end();
+    return await this.#outcome;
+  }
+
+  /**
+   * Runs the work of the task: completed when it returns, failed with the error's message when it throws. The work's own
+   * error comes first, one of publishing only after work that succeeded.
+   */
+  async within<T>(work: (progress: this) => T | Promise<T>): Promise<T> {
+    let done: T;
+    try {
+      done = await work(this);
+    } catch (error) {
+      await this.fail(error).catch(() => {});
+      throw error;
+    }
+    await this.complete();
+    return done;
+  }
+
+  /** Changes the state unless the run has ended. */
+  #change(change: () => void): boolean {
+    if (this.#state !== "running") return false;
+    change();
+    this.#fresh = true;
+    this.#wake();
+    return true;
+  }
+
+  async #work(): Promise<Stored> {
+    let last: number | undefined;
+    for (;;) {
+      this.#fresh = false;
+      if (this.#state !== "running") return await this.#publishEnd(this.#payload());
+      last = await this.#publishRunning(this.#payload(), last);
+      // The end does not wait for the interval.
+      await this.#rest();
+      // What was not acknowledged is sent again.
+      if (last !== undefined && !this.#fresh) await new Promise<void>((resolve) => (this.#wake = resolve));
+    }
+  }
+
+  async #rest(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const interval = new Promise<void>((resolve) => (timer = setTimeout(resolve, this.#wire.interval)));
+    await Promise.race([interval, this.#ended]);
+    clearTimeout(timer);
+  }
+
+  /**
+   * One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where the
+   * subject's last message is no longer the one before it. Gives the sequence, if it was acknowledged.
+   */
+  async #publishRunning(payload: string, last: number | undefined): Promise<number | undefined> {
+    const options: PublishOptions = { headers: named("progress"), timeout: ACK_WAIT };
+    if (last !== undefined) options.expect = { lastSubjectSequence: last };
+    try {
+      return (await this.#wire.jetstream.publish(this.#wire.subject, payload, options)).seq;
+    } catch {
+      return undefined;
+    }
+  }
+
+  /** Tried again with the same id until it is acknowledged, so that it is stored once. */
+  async #publishEnd(payload: string): Promise<Stored> {
+    const { jetstream, subject, run, patience } = this.#wire;
+    const started = performance.now();
+    for (;;) {
+      try {
+        const options = { headers: named("progress"), timeout: ACK_WAIT, msgID: `${run}.end` };
+        return await jetstream.publish(subject, payload, options);
+      } catch (error) {
+        if (performance.now() - started >= patience) throw error;
+        await new Promise((resolve) => setTimeout(resolve, RETRY_PAUSE));
+      }
+    }
+  }
+
+  // The order of fields is that of the other libraries.
+  #payload(): string {
+    const { task, run } = this.#wire;
+    return JSON.stringify({
+      task,
+      run,
+      state: this.#state,
+      percent: this.#percent,
+      message: this.#message,
+      updated: Date.now(),
+    });
+  }
+}
+
+function cut(message: string): string {
+  return Array.from(message.slice(0, 2 * MESSAGE_CHARS_MAX)).slice(0, MESSAGE_CHARS_MAX).join("");
+}
