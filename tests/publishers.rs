@@ -288,4 +288,36 @@ on_both_servers_at_once! {
             assert_eq!(last.json()["state"], "completed", "{language:?}");
         }
     }
+
+    async fn what_goes_wrong_is_told_and_nothing_is_sent(version: Version) {
+        for language in Language::installed("what_goes_wrong_is_told_and_nothing_is_sent") {
+            let (nats, publisher) = ready(version).await;
+            let mut driver = Driver::start(language, &nats.url());
+            for refused in [
+                begin("two.tokens"),
+                begin(""),
+                json!({ "do": "begin", "user": "a.b", "task": "import-7" }),
+                json!({ "do": "notify", "user": "alice", "event": "sidestream.gap", "data": 1 }),
+                json!({ "do": "notify", "user": "alice", "event": "note", "data": 1, "id": "" }),
+                json!({ "do": "broadcast", "event": "note", "data": 1, "id": "a\r\nSse-Event: b" }),
+            ] {
+                let answer = driver.try_ask(refused.clone()).await;
+                assert!(answer["error"].is_string(), "{language:?}: {refused}: {answer}");
+            }
+            assert!(kept::everything(&publisher).await.is_empty(), "{language:?}");
+
+            // A message is cut at 1000 characters, not in the middle of one.
+            driver.ask(begin("import-7")).await;
+            driver.ask(json!({ "do": "fail", "message": "🦀".repeat(1001) })).await;
+            let last = kept::last(&publisher, TASK).await.expect("kept");
+            assert_eq!(last.json()["message"], "🦀".repeat(1000), "{language:?}");
+
+            // No stream has these subjects: updates do not mind, the end says so.
+            driver.ask(json!({ "do": "configure", "prefix": "nowhere", "encoding": "refuse", "patience": 0 })).await;
+            driver.ask(begin("import-7")).await;
+            assert_eq!(driver.ask(update(10.0, "")).await["runs"], true, "{language:?}");
+            let answer = driver.try_ask(json!({ "do": "complete" })).await;
+            assert!(answer["error"].is_string(), "{language:?}: {answer}");
+        }
+    }
 }

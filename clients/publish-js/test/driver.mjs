@@ -32,8 +32,8 @@ async function storm() {
 }
 
 const commands = {
-  configure({ prefix, encoding }) {
-    publisher = new Publisher(jetstream(nats), { prefix, userEncoding: encoding });
+  configure({ prefix, encoding, patience = 60_000 }) {
+    publisher = new Publisher(jetstream(nats), { prefix, userEncoding: encoding, progressPatience: patience });
     return {};
   },
   subjects: ({ users, events }) => ({

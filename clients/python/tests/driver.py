@@ -33,8 +33,10 @@ class Driver:
         self.publisher = Publisher(jetstream)
         self.progress = None
 
-    async def configure(self, prefix, encoding):
-        self.publisher = Publisher(self.jetstream, prefix=prefix, user_encoding=encoding)
+    async def configure(self, prefix, encoding, patience=60_000):
+        self.publisher = Publisher(
+            self.jetstream, prefix=prefix, user_encoding=encoding, progress_patience=patience / 1000
+        )
         return {}
 
     async def subjects(self, users, events):

@@ -2,6 +2,7 @@
 //! the other libraries understand the same commands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use sidestream_publish::{Progress, Publisher, UserEncoding};
@@ -38,7 +39,9 @@ impl Driver {
             "configure" => {
                 let encoding =
                     if text("encoding") == "base64url" { UserEncoding::Base64Url } else { UserEncoding::Refuse };
-                self.publisher = Publisher::new(self.jetstream.clone()).prefix(text("prefix"))?.user_encoding(encoding);
+                let publisher = Publisher::new(self.jetstream.clone()).prefix(text("prefix"))?.user_encoding(encoding);
+                let patience = Duration::from_millis(command["patience"].as_u64().unwrap_or(60_000));
+                self.publisher = publisher.progress_patience(patience);
                 Ok(json!({}))
             }
             "subjects" => {
@@ -86,7 +89,7 @@ impl Driver {
             callers.push(tokio::spawn(async move {
                 for update in 0..100 {
                     progress.update(f64::from((update * 37 + caller * 11) % 100), &format!("caller {caller}"));
-                    tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                    tokio::time::sleep(Duration::from_millis(5)).await;
                 }
             }));
         }

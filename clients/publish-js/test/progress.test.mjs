@@ -1,0 +1,67 @@
+// What needs no server: a JetStream client of the right shape answers, fails or waits as the test says.
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Publisher } from "@sidestream/publish";
+
+// Keeps what is published; `answer` decides what becomes of it.
+function fake(answer = () => {}) {
+  const sent = [];
+  const publish = async (subject, payload, options) => {
+    sent.push({ subject, ...JSON.parse(payload), id: options.msgID });
+    await answer(sent.at(-1), sent.length);
+    return { stream: "EVENTS", seq: sent.length, duplicate: false };
+  };
+  return { sent, publish };
+}
+
+const fails = (message) => () => Promise.reject(new Error(message));
+
+test("while a message is on its way, updates are merged to the latest", async () => {
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  const jetstream = fake((_, count) => (count === 1 ? held : undefined));
+  const progress = new Publisher(jetstream, { progressInterval: 0 }).progress("alice", "t");
+  for (let percent = 0; percent <= 90; percent++) progress.update(percent, `at ${percent}`);
+  release();
+  await progress.complete();
+  assert.deepEqual(jetstream.sent.map(({ percent, state }) => [percent, state]), [[0, "running"], [100, "completed"]]);
+  assert.equal(jetstream.sent[1].message, "at 90");
+});
+
+test("the end is published again with the same id and payload", async () => {
+  const jetstream = fake(({ state }, count) => (state !== "running" && count < 4 ? fails("lost")() : undefined));
+  await new Publisher(jetstream).progress("alice", "t").complete();
+  const ends = jetstream.sent.filter(({ state }) => state === "completed");
+  assert.equal(ends.length, 3);
+  assert.match(ends[0].id, /^[0-9a-f-]{36}\.end$/);
+  for (const end of ends) assert.deepEqual(end, ends[0]);
+});
+
+test("an end that nobody acknowledges is the caller's error, but for a scope that has one of its own", async () => {
+  const publisher = new Publisher(fake(fails("NATS is gone")), { progressPatience: 0 });
+  await assert.rejects(publisher.progress("alice", "t").complete(), /NATS is gone/);
+  await assert.rejects(publisher.progress("alice", "t").within(() => 1), /NATS is gone/);
+  const own = () => assert.fail("own");
+  await assert.rejects(publisher.progress("alice", "t").within(own), /own/);
+});
+
+test("a failure says why in a few words, whatever was thrown", async () => {
+  for (const [why, message] of [[new TypeError("bad"), "bad"], [new TypeError(), "TypeError"], ["text", "text"], [7, "7"]]) {
+    const jetstream = fake();
+    await assert.rejects(new Publisher(jetstream).progress("alice", "t").within(() => { throw why; }));
+    assert.equal(jetstream.sent.at(-1).message, message);
+  }
+});
+
+test("what cannot be published is refused before anything is sent", async () => {
+  const jetstream = fake();
+  const publisher = new Publisher(jetstream);
+  await assert.rejects(publisher.notify("a.b", "note", {}), RangeError);
+  await assert.rejects(publisher.notify("alice", "sidestream.gap", {}), RangeError);
+  await assert.rejects(publisher.notify("alice", "note", undefined), RangeError);
+  await assert.rejects(publisher.notify("alice", "note", {}, { id: "a\nb" }), RangeError);
+  await assert.rejects(publisher.notify("alice", "\ud800", {}), RangeError);
+  assert.throws(() => publisher.progress("alice", "a.b"), RangeError);
+  assert.throws(() => new Publisher(jetstream, { userEncoding: "rot13" }), RangeError);
+  assert.deepEqual(jetstream.sent, []);
+});

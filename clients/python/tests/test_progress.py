@@ -1,0 +1,121 @@
+"""What needs no server: a JetStream context of the right shape answers, fails or waits as the test says."""
+
+import asyncio
+import json
+import logging
+import unittest
+from types import SimpleNamespace
+
+from sidestream_publish import Publisher
+
+
+class Fake:
+    """Keeps what is published; `answer` decides what becomes of it."""
+
+    def __init__(self, answer=None):
+        self.sent = []
+        self.answer = answer
+
+    async def publish(self, subject, payload, timeout=None, headers=None):
+        message = json.loads(payload)
+        message["id"] = headers.get("Nats-Msg-Id")
+        self.sent.append(message)
+        if self.answer is not None:
+            await self.answer(message, len(self.sent))
+        return SimpleNamespace(stream="EVENTS", seq=len(self.sent), duplicate=False)
+
+
+async def gone(message, count):
+    raise ConnectionError("NATS is gone")
+
+
+class ProgressTest(unittest.IsolatedAsyncioTestCase):
+    async def test_while_a_message_is_on_its_way_updates_are_merged_to_the_latest(self):
+        held, begun = asyncio.Event(), asyncio.Event()
+
+        async def hold_the_first(message, count):
+            begun.set()
+            if count == 1:
+                await held.wait()
+
+        jetstream = Fake(hold_the_first)
+        progress = Publisher(jetstream, progress_interval=0).progress("alice", "t")
+        await begun.wait()
+        for percent in range(91):
+            progress.update(percent, f"at {percent}")
+        held.set()
+        await progress.complete()
+        found = [(m["percent"], m["state"], m["message"]) for m in jetstream.sent]
+        self.assertEqual(found, [(0, "running", ""), (100, "completed", "at 90")])
+
+    async def test_the_end_is_published_again_with_the_same_id_and_payload(self):
+        async def lose_two(message, count):
+            if message["state"] != "running" and count < 4:
+                raise ConnectionError("lost")
+
+        jetstream = Fake(lose_two)
+        async with Publisher(jetstream).progress("alice", "t") as progress:
+            await asyncio.sleep(0)
+        ends = [m for m in jetstream.sent if m["state"] == "completed"]
+        self.assertEqual(len(ends), 4 - sum(m["state"] == "running" for m in jetstream.sent))
+        self.assertRegex(ends[0]["id"], r"^[0-9a-f-]{36}\.end$")
+        self.assertTrue(all(end == ends[0] for end in ends))
+        self.assertFalse(progress.update(50))
+
+    async def test_an_end_that_nobody_acknowledges_is_the_callers_error_but_for_a_scope_that_has_one(self):
+        publisher = Publisher(Fake(gone), progress_patience=0)
+        with self.assertRaisesRegex(ConnectionError, "NATS is gone"):
+            await publisher.progress("alice", "t").complete()
+        with self.assertRaisesRegex(ConnectionError, "NATS is gone"):
+            async with publisher.progress("alice", "t"):
+                pass
+        logging.disable(logging.WARNING)
+        self.addCleanup(logging.disable, logging.NOTSET)
+        with self.assertRaisesRegex(KeyError, "own"):
+            async with publisher.progress("alice", "t"):
+                raise KeyError("own")
+
+    async def test_a_failure_says_why_in_a_few_words(self):
+        for why, message in [(ValueError("bad"), "bad"), (ValueError(), "ValueError"), (ValueError("\ud800"), "?")]:
+            jetstream = Fake()
+            with self.assertRaises(ValueError):
+                async with Publisher(jetstream).progress("alice", "t"):
+                    raise why
+            self.assertEqual((jetstream.sent[-1]["state"], jetstream.sent[-1]["message"]), ("failed", message))
+
+    async def test_a_scope_that_is_cancelled_fails_and_stays_cancelled(self):
+        jetstream, inside = Fake(), asyncio.Event()
+
+        async def work():
+            async with Publisher(jetstream).progress("alice", "t"):
+                inside.set()
+                await asyncio.Event().wait()
+
+        task = asyncio.create_task(work())
+        await inside.wait()
+        task.cancel()
+        with self.assertRaises(asyncio.CancelledError):
+            await task
+        self.assertEqual((jetstream.sent[-1]["state"], jetstream.sent[-1]["message"]), ("failed", "CancelledError"))
+
+    async def test_what_cannot_be_published_is_refused_before_anything_is_sent(self):
+        jetstream = Fake()
+        publisher = Publisher(jetstream)
+        for user, event, data, id in [
+            ("a.b", "note", {}, None),
+            ("alice", "sidestream.gap", {}, None),
+            ("alice", "\ud800", {}, None),
+            ("alice", "note", float("nan"), None),
+            ("alice", "note", {}, "a\nb"),
+        ]:
+            with self.assertRaises(ValueError):
+                await publisher.notify(user, event, data, id=id)
+        with self.assertRaises(ValueError):
+            publisher.progress("alice", "a.b")
+        with self.assertRaises(ValueError):
+            Publisher(jetstream, user_encoding="rot13")
+        self.assertEqual(jetstream.sent, [])
+
+
+if __name__ == "__main__":
+    unittest.main()
