@@ -152,13 +152,10 @@ impl Driver {
     }
 
     /// Tells it to do something; its answer, which is no error.
-    #[track_caller]
-    pub fn ask(&mut self, command: Value) -> impl Future<Output = Value> + '_ {
-        async move {
-            let answer = self.try_ask(command.clone()).await;
-            assert!(answer.get("error").is_none(), "{command}: {answer}");
-            answer
-        }
+    pub async fn ask(&mut self, command: Value) -> Value {
+        let answer = self.try_ask(command.clone()).await;
+        assert!(answer.get("error").is_none(), "{command}: {answer}");
+        answer
     }
 
     /// Tells it to do something; its answer.

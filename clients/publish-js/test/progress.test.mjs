@@ -37,6 +37,14 @@ test("the end is published again with the same id and payload", async () => {
   for (const end of ends) assert.deepEqual(end, ends[0]);
 });
 
+test("of two ends at the same time the first counts", async () => {
+  const jetstream = fake();
+  const progress = new Publisher(jetstream).progress("alice", "t");
+  const [failed, completed] = await Promise.all([progress.fail("first"), progress.complete()]);
+  assert.deepEqual(failed, completed);
+  assert.deepEqual(jetstream.sent.map(({ state, percent }) => [state, percent]), [["running", 0], ["failed", 0]]);
+});
+
 test("an end that nobody acknowledges is the caller's error, but for a scope that has one of its own", async () => {
   const publisher = new Publisher(fake(fails("NATS is gone")), { progressPatience: 0 });
   await assert.rejects(publisher.progress("alice", "t").complete(), /NATS is gone/);

@@ -62,6 +62,14 @@ class ProgressTest(unittest.IsolatedAsyncioTestCase):
         self.assertTrue(all(end == ends[0] for end in ends))
         self.assertFalse(progress.update(50))
 
+    async def test_of_two_ends_at_the_same_time_the_first_counts(self):
+        jetstream = Fake()
+        progress = Publisher(jetstream).progress("alice", "t")
+        failed, completed = await asyncio.gather(progress.fail("first"), progress.complete())
+        self.assertIs(failed, completed)
+        ends = [(m["state"], m["percent"]) for m in jetstream.sent if m["state"] != "running"]
+        self.assertEqual(ends, [("failed", 0)])
+
     async def test_an_end_that_nobody_acknowledges_is_the_callers_error_but_for_a_scope_that_has_one(self):
         publisher = Publisher(Fake(gone), progress_patience=0)
         with self.assertRaisesRegex(ConnectionError, "NATS is gone"):
