@@ -84,11 +84,11 @@ class Driver:
 
 
 async def main():
-    async def say(error):
-        print(error, file=sys.stderr)
+    async def ignore(_):
+        pass
 
     connection = await nats.connect(
-        os.environ["NATS_URL"], reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=say
+        os.environ["NATS_URL"], reconnect_time_wait=0.1, max_reconnect_attempts=-1, error_cb=ignore
     )
     driver = Driver(connection.jetstream())
     lines = asyncio.StreamReader()
