@@ -17,6 +17,7 @@ mod subjects;
 use std::time::Duration;
 
 use driver::{Driver, Language};
+use futures_util::StreamExt as _;
 use kept::Kept;
 use serde_json::{Value, json};
 use support::proxy::Proxy;
@@ -159,6 +160,19 @@ async fn away_in_the_middle(version: Version, language: Language) {
     assert_eq!(seen, messages.iter().map(|message| message.data.clone()).collect::<Vec<_>>(), "{language:?}");
 }
 
+/// The next message that ends a run, as it is published.
+async fn next_end(published: &mut async_nats::Subscriber) -> async_nats::Message {
+    let next = async {
+        loop {
+            let message = published.next().await.expect("the subscription lives");
+            if String::from_utf8_lossy(&message.payload).contains(r#""state":"completed""#) {
+                return message;
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, next).await.expect("published in time")
+}
+
 on_both_servers! {
     async fn the_same_commands_make_the_same_messages(version: Version) {
         for language in Language::installed("the_same_commands_make_the_same_messages") {
@@ -269,11 +283,16 @@ on_both_servers_at_once! {
             driver.ask(begin("import-7")).await;
             driver.ask(update(30.0, "")).await;
             kept::until(&publisher, TASK, "running", 30).await;
-            // Acknowledgements come back as something else until the end is kept.
+            // Acknowledgements come back as something else until the end is published for the second time. A plain
+            // subscription hears also what the stream does not keep.
+            let client = nats.client().await;
+            let mut published = client.subscribe(TASK).await.expect("subscribed");
+            support::nats::account(&async_nats::jetstream::new(client)).await.expect("the server has read it");
             proxy.replace(r#"{"stream":"#, r#"?"stream":"#);
             driver.tell(json!({ "do": "complete" })).await;
-            kept::until(&publisher, TASK, "completed", 100).await;
+            let (first, second) = (next_end(&mut published).await, next_end(&mut published).await);
             proxy.replace("\0", "\0");
+            assert_eq!((first.payload, first.headers), (second.payload, second.headers), "{language:?}");
             let end = driver.answer().await;
             assert_eq!(end["duplicate"], true, "{language:?}: {end}: it was published again");
             let messages = kept::all(&publisher, TASK).await;
@@ -299,7 +318,6 @@ on_both_servers_at_once! {
             let refused = sent.expect("NATS takes it").await.expect_err("the stream refuses it");
             let wrong = async_nats::jetstream::context::PublishErrorKind::WrongLastSequence;
             assert_eq!(refused.kind(), wrong, "{language:?}");
-            // A page that is opened now sees the end.
             let last = kept::last(&publisher, TASK).await.expect("kept");
             assert_eq!(last.json()["state"], "completed", "{language:?}");
         }
@@ -334,6 +352,34 @@ on_both_servers_at_once! {
             assert_eq!(driver.ask(update(10.0, "")).await["runs"], true, "{language:?}");
             let answer = driver.try_ask(json!({ "do": "complete" })).await;
             assert!(answer["error"].is_string(), "{language:?}: {answer}");
+        }
+    }
+
+    async fn a_page_that_is_opened_late_sees_how_each_task_stands(version: Version) {
+        for language in Language::installed("a_page_that_is_opened_late_sees_how_each_task_stands") {
+            let (nats, publisher) = ready(version).await;
+            let app = App::start(&Config::on(&nats).tables("last_value = true\n")).await;
+            let mut driver = Driver::start(language, &nats.url());
+            for (task, end) in [("done", json!({ "do": "complete" })), ("bad", json!({ "do": "fail", "message": "why" }))] {
+                driver.ask(begin(task)).await;
+                driver.ask(update(40.0, "going")).await;
+                driver.ask(end).await;
+            }
+            driver.ask(begin("import-7")).await;
+            driver.ask(update(70.0, "going")).await;
+            kept::until(&publisher, TASK, "running", 70).await;
+
+            let mut late = app.events("alice").await;
+            let told = late.until_named("sidestream.synced", DEADLINE).await;
+            let (_, values) = told.split_last().expect("at least the marker");
+            let mut found: Vec<_> = values.iter().map(support::json).map(|v| (v["task"].clone(), v["state"].clone(), v["percent"].clone())).collect();
+            found.sort_by_key(|(task, ..)| task.to_string());
+            let wanted = [("bad", "failed", 40), ("done", "completed", 100), ("import-7", "running", 70)];
+            assert_eq!(json!(found), json!(wanted), "{language:?}");
+            // And then what follows, live.
+            driver.ask(json!({ "do": "complete" })).await;
+            let end = late.event().await;
+            assert_eq!((end.name.as_str(), &support::json(&end)["state"]), ("progress", &json!("completed")), "{language:?}");
         }
     }
 }

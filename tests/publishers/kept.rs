@@ -67,7 +67,7 @@ pub async fn all(publisher: &Publisher, subject: &str) -> Vec<Kept> {
     everything(publisher).await.into_iter().filter(|message| message.subject == subject).collect()
 }
 
-/// The last message of a subject: what a page that is opened late gets by `last_value`.
+/// The last message of a subject.
 pub async fn last(publisher: &Publisher, subject: &str) -> Option<Kept> {
     get(publisher, json!({ "last_by_subj": subject })).await
 }
