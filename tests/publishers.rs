@@ -1,7 +1,9 @@
-//! The publishers in Rust, TypeScript and Python (`clients/`): the same commands make the same messages, on real NATS servers and
-//! to a reader of the real sidecar; what they promise of progress holds when callers are many and NATS is away.
+//! The publishers in Rust, TypeScript and Python (`clients/`): the same commands make the same messages, on real NATS
+//! servers and to a reader of the real sidecar; what they promise of progress holds when callers are many and NATS is
+//! away.
 //!
-//! What each library is by itself (types, packages, its own tests, the example of its README) is in `publishers/packages.rs`.
+//! What each library is by itself (types, packages, its own tests, the example of its README) is in
+//! `publishers/packages.rs`.
 
 mod support;
 
@@ -184,6 +186,9 @@ on_both_servers! {
             let messages = kept::everything(&publisher).await;
             let found: Vec<_> = messages.iter().map(shape).collect();
             assert_eq!(found, expected(), "{language:?}");
+            let keys = |payload: Value| payload.as_object().expect("an object").keys().cloned().collect::<Vec<_>>();
+            let shown = serde_json::from_str(packages::block(include_str!("../clients/README.md"))).expect("JSON");
+            assert_eq!(keys(messages[3].json()), keys(shown), "{language:?}: clients/README.md shows another payload");
             for (event, message) in events(&mut alice, messages.len()).await.iter().zip(&messages) {
                 assert_eq!((&event.name, &event.data), (&message.headers["Sse-Event"], &message.data), "{language:?}");
             }
@@ -213,7 +218,8 @@ on_both_servers_at_once! {
 
             let messages = kept::all(&publisher, TASK).await;
             let found = states(&messages);
-            let (ends, between) = (owned(&[("failed", 60, "no space"), ("running", 0, "")]), &found[2..found.len() - 2]);
+            let ends = owned(&[("failed", 60, "no space"), ("running", 0, "")]);
+            let between = &found[2..found.len() - 2];
             assert_eq!(found[..2], owned(&[("running", 0, ""), ("running", 60, "going")]), "{language:?}");
             assert!(between.iter().all(|s| s == &owned(&[("running", 60, "back")])[0]), "{language:?}: {between:?}");
             assert_eq!(found[found.len() - 2..], ends, "{language:?}");
@@ -263,7 +269,8 @@ on_both_servers_at_once! {
             let messages = kept::all(&publisher, TASK).await;
             let percents: Vec<_> = states(&messages).into_iter().map(|(_, percent, _)| percent).collect();
             assert!(percents.is_sorted() && percents.last() == Some(&99), "{language:?}: {percents:?}");
-            // A message waits for the acknowledgement of the last and then 100 ms; a timer of Node may be a millisecond early.
+            // A message waits for the acknowledgement of the last and then 100 ms; a timer of Node may be a millisecond
+            // early.
             let times: Vec<_> = messages[..messages.len() - 1].iter().map(Kept::millis).collect();
             assert!(times.windows(2).all(|pair| pair[1] - pair[0] >= 95), "{language:?}: {times:?}");
             assert!(messages.len() > 2, "{language:?}: it was told while it ran");
@@ -272,7 +279,8 @@ on_both_servers_at_once! {
 
     async fn nats_away_in_the_middle_does_not_lose_or_double_the_end(version: Version) {
         let languages = Language::installed("nats_away_in_the_middle_does_not_lose_or_double_the_end");
-        futures_util::future::join_all(languages.into_iter().map(|language| away_in_the_middle(version, language))).await;
+        let each = languages.into_iter().map(|language| away_in_the_middle(version, language));
+        futures_util::future::join_all(each).await;
     }
 
     async fn an_end_whose_acknowledgement_is_lost_is_stored_once(version: Version) {
@@ -360,7 +368,8 @@ on_both_servers_at_once! {
             let (nats, publisher) = ready(version).await;
             let app = App::start(&Config::on(&nats).tables("last_value = true\n")).await;
             let mut driver = Driver::start(language, &nats.url());
-            for (task, end) in [("done", json!({ "do": "complete" })), ("bad", json!({ "do": "fail", "message": "why" }))] {
+            let fail = json!({ "do": "fail", "message": "why" });
+            for (task, end) in [("done", json!({ "do": "complete" })), ("bad", fail)] {
                 driver.ask(begin(task)).await;
                 driver.ask(update(40.0, "going")).await;
                 driver.ask(end).await;
@@ -372,14 +381,19 @@ on_both_servers_at_once! {
             let mut late = app.events("alice").await;
             let told = late.until_named("sidestream.synced", DEADLINE).await;
             let (_, values) = told.split_last().expect("at least the marker");
-            let mut found: Vec<_> = values.iter().map(support::json).map(|v| (v["task"].clone(), v["state"].clone(), v["percent"].clone())).collect();
-            found.sort_by_key(|(task, ..)| task.to_string());
+            let stands = |event: &support::Event| {
+                let payload = support::json(event);
+                ["task", "state", "percent"].map(|key| payload[key].clone())
+            };
+            let mut found: Vec<_> = values.iter().map(stands).collect();
+            found.sort_by_key(|stands| stands[0].to_string());
             let wanted = [("bad", "failed", 40), ("done", "completed", 100), ("import-7", "running", 70)];
             assert_eq!(json!(found), json!(wanted), "{language:?}");
             // And then what follows, live.
             driver.ask(json!({ "do": "complete" })).await;
             let end = late.event().await;
-            assert_eq!((end.name.as_str(), &support::json(&end)["state"]), ("progress", &json!("completed")), "{language:?}");
+            assert_eq!(end.name, "progress", "{language:?}");
+            assert_eq!(support::json(&end)["state"], "completed", "{language:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What each library is by itself: the example of its README, run; its own tests; its types; and what its package holds.
+//! What each library is by itself: the example of its README, run; its own tests; its types; and what its package
+//! holds.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +8,7 @@ use crate::driver::{Language, built_node, in_python, in_rust, must};
 use crate::support::{self, App, Config, Nats, Version};
 
 /// The only fenced block of a page.
-fn block(page: &str) -> &str {
+pub fn block(page: &str) -> &str {
     let mut parts = page.split("```");
     let block = parts.nth(1).and_then(|part| part.split_once('\n')).expect("a block with a language").1;
     assert_eq!(parts.count(), 1, "one block");
@@ -48,6 +49,16 @@ async fn the_example_of_each_readme_reaches_alice() {
 }
 
 #[test]
+fn the_licences_are_those_of_the_program() {
+    for name in ["LICENSE-APACHE", "LICENSE-MIT"] {
+        let read = |dir: &Path| std::fs::read(dir.join(name)).expect("a licence");
+        for language in Language::ALL {
+            assert!(read(&language.dir()) == read(Path::new(env!("CARGO_MANIFEST_DIR"))), "{language:?}: {name}");
+        }
+    }
+}
+
+#[test]
 fn the_rust_package_is_clean_and_holds_what_it_must() {
     must(Command::new("cargo").args(["fmt", "--check"]).current_dir(Language::Rust.dir()));
     must(in_rust("clippy").args(["--all-targets", "--", "-D", "warnings"]));
@@ -56,7 +67,7 @@ fn the_rust_package_is_clean_and_holds_what_it_must() {
     let mut files: Vec<&str> = listed.lines().filter(|file| *file != ".cargo_vcs_info.json").collect();
     files.sort_unstable();
     let sources = ["error", "lib", "progress", "publisher", "subject"].map(|module| format!("src/{module}.rs"));
-    let mut wanted = vec!["Cargo.lock", "Cargo.toml", "Cargo.toml.orig", "README.md"];
+    let mut wanted = vec!["Cargo.lock", "Cargo.toml", "Cargo.toml.orig", "LICENSE-APACHE", "LICENSE-MIT", "README.md"];
     wanted.extend(sources.iter().map(String::as_str));
     assert_eq!(files, wanted);
 }
@@ -79,7 +90,7 @@ fn the_npm_package_is_clean_and_holds_what_it_must() {
     let modules = ["index", "progress", "publisher", "subject", "wire"];
     let built: Vec<_> =
         modules.iter().flat_map(|name| [format!("dist/{name}.d.ts"), format!("dist/{name}.js")]).collect();
-    let mut wanted = vec!["README.md", "package.json"];
+    let mut wanted = vec!["LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json"];
     wanted.extend(built.iter().map(String::as_str));
     wanted.sort_unstable();
     assert_eq!(files, wanted);
@@ -113,7 +124,8 @@ fn the_python_package_is_clean_and_holds_what_it_must() {
     let listed = must(in_python().args(["-m", "zipfile", "-l"]).arg(&wheel));
     let mut files: Vec<&str> = listed.lines().skip(1).filter_map(|line| line.split_whitespace().next()).collect();
     files.sort_unstable();
-    let info = ["METADATA", "RECORD", "WHEEL"].map(|file| format!("sidestream_publish-0.1.0.dist-info/{file}"));
+    let info = ["METADATA", "RECORD", "WHEEL", "licenses/LICENSE-APACHE", "licenses/LICENSE-MIT"]
+        .map(|file| format!("sidestream_publish-0.1.0.dist-info/{file}"));
     let modules = ["__init__.py", "_progress.py", "_publisher.py", "_subject.py", "py.typed"];
     let mut wanted = info.to_vec();
     wanted.extend(modules.map(|file| format!("sidestream_publish/{file}")));

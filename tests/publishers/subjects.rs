@@ -1,4 +1,5 @@
-//! Which subject an event goes to, and what is refused: the sidecar's own functions are the measure for all three libraries.
+//! Which subject an event goes to, and what is refused: the sidecar's own functions are the measure for all three
+//! libraries.
 
 use serde_json::{Value, json};
 use sidestream::config::Config;
@@ -9,7 +10,8 @@ use sidestream::publish::{broadcast_subject, user_subject};
 use crate::driver::{Driver, Language};
 use crate::support::{self, Nats, Version};
 
-/// User ids at the borders of what is allowed: tokens, what needs encoding, what looks as if it were encoded, what is refused.
+/// User ids at the borders of what is allowed: tokens, what needs encoding, what looks as if it were encoded, what is
+/// refused.
 const USERS: &[&str] = &[
     "alice",
     "a.b",
@@ -112,7 +114,8 @@ fn events() -> Vec<String> {
 fn config(encoding: &str) -> Config {
     let text = format!(
         "[identity]\nuser_encoding = {encoding:?}\n[trust]\nproxies = [\"127.0.0.1\"]\naddress_is_proof = true\n\
-         [[route]]\npath = \"/events\"\nstream = \"EVENTS\"\nsubjects = [\"app.events.user.{{user}}.>\", \"app.events.broadcast.>\"]\n"
+         [[route]]\npath = \"/events\"\nstream = \"EVENTS\"\n\
+         subjects = [\"app.events.user.{{user}}.>\", \"app.events.broadcast.>\"]\n"
     );
     load_text("test.toml", &text, &Sources::default()).expect("a configuration").config
 }
@@ -124,7 +127,8 @@ fn measure(encoding: &str, users: &[String], events: &[String]) -> Value {
     let event =
         |event: &String| Some(event).filter(name).and_then(|event| broadcast_subject(&config, Some(event)).ok());
     let user = |user: &String| user_subject(&config, user, Some("note")).ok();
-    json!({ "users": users.iter().map(user).collect::<Vec<_>>(), "events": events.iter().map(event).collect::<Vec<_>>() })
+    let (users, events): (Vec<_>, Vec<_>) = (users.iter().map(user).collect(), events.iter().map(event).collect());
+    json!({ "users": users, "events": events })
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-// How far a task is, told to one user: the latest state is published in the background, at most once per interval, and the
-// end once and last.
+// How far a task is, told to one user: the latest state is published in the background, at most once per interval, and
+// the end once and last.
 import { named, type JetStream, type PublishOptions, type Stored } from "./wire.js";
 
 /** The longest wait for one acknowledgement, in milliseconds. */
@@ -22,8 +22,8 @@ export interface Wire {
 }
 
 /**
- * One run of a task. Updates never wait and never fail; only the end is waited for. The first end counts: everything after
- * it changes nothing. A run that is dropped without an end stays as it is; `within` takes care of that.
+ * One run of a task. Updates never wait and never fail; only the end is waited for. The first end counts: everything
+ * after it changes nothing. A run that is dropped without an end stays as it is; `within` takes care of that.
  */
 export class Progress {
   readonly #wire: Wire;
@@ -47,8 +47,8 @@ export class Progress {
   }
 
   /**
-   * Says how far the task is. The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are cut
-   * off. An empty message keeps the last one. `false` after the end, which it does not change.
+   * Says how far the task is. The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are
+   * cut off. An empty message keeps the last one. `false` after the end, which it does not change.
    */
   update(percent: number, message = ""): boolean {
     return this.#change(() => {
@@ -71,8 +71,8 @@ export class Progress {
   }
 
   /**
-   * Runs the work of the task: completed when it returns, failed with the error's message when it throws. The work's own
-   * error comes first, one of publishing only after work that succeeded.
+   * Runs the work of the task: completed when it returns, failed with the error's message when it throws. The work's
+   * own error comes first, one of publishing only after work that succeeded.
    */
   async within<T>(work: (progress: this) => T | Promise<T>): Promise<T> {
     let done: T;

@@ -12,8 +12,8 @@ export interface PublisherOptions {
   /** The least time between two messages of a progress that runs, in milliseconds: 100. */
   progressInterval?: number;
   /**
-   * How long the end of a progress is tried again until NATS acknowledges it, in milliseconds: 60 000. Must be less than
-   * the stream's duplicate window (two minutes unless it says otherwise), or the end may be stored twice.
+   * How long the end of a progress is tried again until NATS acknowledges it, in milliseconds: 60 000. Must be less
+   * than the stream's duplicate window (two minutes unless it says otherwise), or the end may be stored twice.
    */
   progressPatience?: number;
 }
@@ -30,7 +30,8 @@ export class Publisher {
     const { prefix = "events", userEncoding = "refuse", progressInterval = 100, progressPatience = 60_000 } = options;
     if (!isPrefix(prefix)) {
       throw new RangeError(
-        `${quoted(prefix)} is not a subject prefix: plain tokens with dots between them, at most 128 bytes, \`_\` not first`,
+        `${quoted(prefix)} is not a subject prefix: plain tokens with dots between them, at most 128 bytes, ` +
+          "`_` not first",
       );
     }
     if (userEncoding !== "refuse" && userEncoding !== "base64url") {
@@ -44,8 +45,8 @@ export class Publisher {
   }
 
   /**
-   * Publishes to one user, as JSON, and waits for the stream's acknowledgement. A second message with the same `id` within
-   * the stream's duplicate window is not stored, whoever it is for.
+   * Publishes to one user, as JSON, and waits for the stream's acknowledgement. A second message with the same `id`
+   * within the stream's duplicate window is not stored, whoever it is for.
    */
   async notify(user: string, event: string, data: unknown, options: { id?: string } = {}): Promise<Stored> {
     return await this.#publish(this.userSubject(user, event), event, data, options.id);

@@ -54,7 +54,8 @@ test("an end that nobody acknowledges is the caller's error, but for a scope tha
 });
 
 test("a failure says why in a few words, whatever was thrown", async () => {
-  for (const [why, message] of [[new TypeError("bad"), "bad"], [new TypeError(), "TypeError"], ["text", "text"], [7, "7"]]) {
+  const reasons = [[new TypeError("bad"), "bad"], [new TypeError(), "TypeError"], ["text", "text"], [7, "7"]];
+  for (const [why, message] of reasons) {
     const jetstream = fake();
     await assert.rejects(new Publisher(jetstream).progress("alice", "t").within(() => { throw why; }));
     assert.equal(jetstream.sent.at(-1).message, message);

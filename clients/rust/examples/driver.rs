@@ -1,5 +1,5 @@
-//! Does what the tests say: one JSON command a line on standard input, one JSON answer a line on standard output. The drivers of
-//! the other libraries understand the same commands.
+//! Does what the tests say: one JSON command a line on standard input, one JSON answer a line on standard output. The
+//! drivers of the other libraries understand the same commands.
 
 use std::sync::Arc;
 use std::time::Duration;

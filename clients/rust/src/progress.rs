@@ -1,5 +1,5 @@
-//! How far a task is, told to one user: the latest state is published by a task of its own, at most once per interval, and
-//! the end once and last.
+//! How far a task is, told to one user: the latest state is published by a task of its own, at most once per interval,
+//! and the end once and last.
 
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,8 +24,8 @@ const MESSAGE_CHARS_MAX: usize = 1000;
 
 /// One run of a task. Updates never wait and never fail; only the end is waited for.
 ///
-/// The first end counts: everything after it changes nothing. Dropped without an end, it fails as "abandoned", as long as
-/// the tokio runtime lives on to publish that.
+/// The first end counts: everything after it changes nothing. Dropped without an end, it fails as "abandoned", as long
+/// as the tokio runtime lives on to publish that.
 #[derive(Debug)]
 pub struct Progress {
     state: watch::Sender<State>,
@@ -78,8 +78,8 @@ impl Progress {
         Self { state, outcome }
     }
 
-    /// Says how far the task is. The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are cut
-    /// off. An empty message keeps the last one. `false` after the end, which it does not change.
+    /// Says how far the task is. The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are
+    /// cut off. An empty message keeps the last one. `false` after the end, which it does not change.
     pub fn update(&self, percent: f64, message: &str) -> bool {
         self.change(|state| {
             if percent > f64::from(state.percent) {
@@ -104,8 +104,8 @@ impl Progress {
         self.ended().await
     }
 
-    /// Runs the work of the task: completed when it returns `Ok`, failed with the error's text when it returns `Err`, and
-    /// abandoned when it panics or is dropped. The work's own error comes first, one of publishing only after `Ok`.
+    /// Runs the work of the task: completed when it returns `Ok`, failed with the error's text when it returns `Err`,
+    /// and abandoned when it panics or is dropped. The work's own error comes first, one of publishing only after `Ok`.
     pub async fn within<T, E, W>(self, work: W) -> Result<T, E>
     where
         E: Display + From<Error>,
@@ -164,8 +164,8 @@ impl Wire {
         }
     }
 
-    /// One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where the
-    /// subject's last message is no longer the one before it.
+    /// One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where
+    /// the subject's last message is no longer the one before it.
     fn running(&self, payload: Bytes, last: Option<u64>) -> PublishMessage {
         let message = PublishMessage::build().header("Sse-Event", "progress").payload(payload);
         match last {

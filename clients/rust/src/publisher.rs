@@ -51,14 +51,14 @@ impl Publisher {
         Self { progress_interval, ..self }
     }
 
-    /// How long the end of a progress is tried again until NATS acknowledges it. Must be less than the stream's duplicate
-    /// window (two minutes unless it says otherwise), or the end may be stored twice.
+    /// How long the end of a progress is tried again until NATS acknowledges it. Must be less than the stream's
+    /// duplicate window (two minutes unless it says otherwise), or the end may be stored twice.
     pub fn progress_patience(self, progress_patience: Duration) -> Self {
         Self { progress_patience, ..self }
     }
 
-    /// Publishes to one user, as JSON, and waits for the stream's acknowledgement. A second message with the same `id` within
-    /// the stream's duplicate window is not stored, whoever it is for.
+    /// Publishes to one user, as JSON, and waits for the stream's acknowledgement. A second message with the same `id`
+    /// within the stream's duplicate window is not stored, whoever it is for.
     pub async fn notify<T: Serialize + ?Sized>(
         &self,
         user: &str,

@@ -8,7 +8,8 @@ const TOKEN_BYTES_MAX: usize = 128;
 /// Longest event name or message id, in bytes.
 const HEADER_BYTES_MAX: usize = 256;
 
-/// What to do with a user id that is not one plain subject token. Must be what the sidecar's `identity.user_encoding` says.
+/// What to do with a user id that is not one plain subject token. Must be what the sidecar's `identity.user_encoding`
+/// says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum UserEncoding {
     /// It is refused.

@@ -1,5 +1,5 @@
-"""How far a task is, told to one user: the latest state is published by a task of its own, at most once per interval, and
-the end once and last."""
+"""How far a task is, told to one user: the latest state is published by a task of its own, at most once per interval,
+and the end once and last."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ class Wire:
 class Progress:
     """One run of a task. Updates never wait and never fail; only the end is waited for.
 
-    The first end counts: everything after it changes nothing. As `async with`, the run is completed when the scope is left,
-    and failed with the exception's text when it is left by one. A run that is dropped without an end stays as it is.
+    The first end counts: everything after it changes nothing. As `async with`, the run is completed when the scope is
+    left, and failed with the exception's text when it is left by one. A run that is dropped without an end stays as it
+    is.
     From other threads: `loop.call_soon_threadsafe(progress.update, 50)`.
     """
 
@@ -57,8 +58,8 @@ class Progress:
     def update(self, percent: float, message: str = "") -> bool:
         """Says how far the task is.
 
-        The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are cut off. An empty message keeps
-        the last one. `False` after the end, which it does not change.
+        The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are cut off. An empty message
+        keeps the last one. `False` after the end, which it does not change.
         """
         if self._state != "running":
             return False
@@ -77,7 +78,10 @@ class Progress:
         return await asyncio.shield(self._outcome)
 
     async def fail(self, why: str | BaseException) -> PubAck:
-        """Ends the run where it is, says why, and waits until the stream has it. After another end, waits for that one."""
+        """Ends the run where it is, says why, and waits until the stream has it.
+
+        After another end, waits for that one.
+        """
         if self._state == "running":
             self._message = _cut(str(why) or type(why).__name__)
             self._end("failed")
@@ -120,8 +124,8 @@ class Progress:
                 await self._fresh.wait()
 
     async def _publish_running(self, payload: bytes, last: int | None) -> int | None:
-        # One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where the
-        # subject's last message is no longer the one before it. Gives the sequence, if it was acknowledged.
+        # One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where
+        # the subject's last message is no longer the one before it. Gives the sequence, if it was acknowledged.
         headers = {"Sse-Event": "progress"}
         if last is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(last)

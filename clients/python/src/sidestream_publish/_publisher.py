@@ -17,9 +17,10 @@ class Publisher:
     """Publishes with the application's JetStream context. Raises a `ValueError` for what cannot be published.
 
     `prefix` is what all subjects begin with, and the sidecar's routes must too; `user_encoding` is what the sidecar's
-    `identity.user_encoding` says. `progress_interval` is the least time between two messages of a progress that runs, in
-    seconds. `progress_patience` is how long the end of a progress is tried again until NATS acknowledges it, in seconds: it
-    must be less than the stream's duplicate window (two minutes unless it says otherwise), or the end may be stored twice.
+    `identity.user_encoding` says. `progress_interval` is the least time between two messages of a progress that runs,
+    in seconds. `progress_patience` is how long the end of a progress is tried again until NATS acknowledges it, in
+    seconds: it must be less than the stream's duplicate window (two minutes unless it says otherwise), or the end may
+    be stored twice.
     """
 
     def __init__(
@@ -33,7 +34,8 @@ class Publisher:
     ) -> None:
         if not is_prefix(prefix):
             raise ValueError(
-                f"{prefix!r} is not a subject prefix: plain tokens with dots between them, at most 128 bytes, `_` not first"
+                f"{prefix!r} is not a subject prefix: plain tokens with dots between them, at most 128 bytes, "
+                "`_` not first"
             )
         if user_encoding not in ("refuse", "base64url"):
             raise ValueError(f"{user_encoding!r} is not an encoding of user ids: refuse, base64url")

@@ -58,7 +58,8 @@ def user_token(encoding: UserEncoding, user: str) -> str:
 
 
 def _needs_encoding(user: str) -> bool:
-    # A plain id that could be taken for an encoded one is encoded too. Each decoding is a quarter shorter, so this ends.
+    # A plain id that could be taken for an encoded one is encoded too. Each decoding is a quarter shorter, so this
+    # ends.
     if not is_token(user):
         return True
     inner = _decode(user)
