@@ -117,7 +117,7 @@ fn the_python_package_is_clean_and_holds_what_it_must() {
     must(in_python().args(["-W", "error", "-m", "unittest", "discover", "-s", "tests"]));
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mypy = ["-m", "mypy", "--strict", "--cache-dir"];
-    must(in_python().args(mypy).arg(dir.path().join("mypy")).args(["src", "examples"]));
+    must(in_python().args(mypy).arg("../../.cache/publish-python/mypy").args(["src", "examples"]));
 
     must(in_python().args(["-m", "hatchling", "build", "-t", "wheel", "-d"]).arg(dir.path()));
     let wheel = dir.path().join("sidestream_publish-0.1.0-py3-none-any.whl");
