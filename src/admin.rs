@@ -1,7 +1,7 @@
 //! The admin listener: health, metrics, who is connected, and what an operator may do, on its own address.
 //!
-//! Here requests are taken in and led to whoever answers: [`health`], [`connections`], [`control`], [`publish`], [`send`], [`page`], [`live`]. Who may ask is
-//! [`access`]'s business. Its answers are small and for few; streams of users are on the public listener only.
+//! Here requests are taken in and led to whoever answers: [`health`], [`connections`], [`control`], [`publish`], [`send`], [`page`],
+//! [`live`]. Who may ask is [`access`]'s business. Its answers are small and for few; streams of users are on the public listener only.
 
 mod access;
 mod answer;

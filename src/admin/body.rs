@@ -42,10 +42,15 @@ impl Message {
         }
         let Written { event, data } = serde_json::from_slice(json).map_err(|error| bad(&error))?;
         if event.as_ref().is_some_and(|event| checked_name(event).is_none()) {
-            let message = "`event` is a name of 1 to 256 bytes, without control characters, that does not begin with `sidestream.`";
+            let message = "`event` is a name of 1 to 256 bytes, without control characters, \
+                 that does not begin with `sidestream.`";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_event", message));
         }
-        let data = serde_json::from_str(data.get()).unwrap_or_else(|_| data.get().to_owned());
+        let data = match data.get() {
+            // Half of a surrogate pair is no text: known only when it is decoded.
+            string if string.starts_with('"') => serde_json::from_str(string).map_err(|error| bad(&error))?,
+            other => other.to_owned(),
+        };
         Ok(Self { event, data })
     }
 }
@@ -94,5 +99,6 @@ mod tests {
             let message = Message::parse(format!("{{\"data\":{data}}}").as_bytes()).expect("a message");
             assert_eq!((message.event, message.data.as_str()), (None, sent));
         }
+        assert!(Message::parse(br#"{"data":"\ud800"}"#).is_err());
     }
 }

@@ -1,4 +1,5 @@
-//! What may be done: publish, send to and end connections, drain, read the configuration again, set the level of the log.
+//! What may be done: publish, send to and end connections, drain, read the configuration again, set the level of the
+//! log.
 
 use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;

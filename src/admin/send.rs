@@ -1,4 +1,5 @@
-//! `POST /send/{connection}`, `POST /kick/{connection}`, `POST /kick?user=`: what concerns single connections, wherever they are.
+//! `POST /send/{connection}`, `POST /kick/{connection}`, `POST /kick?user=`: what concerns single connections, wherever
+//! they are.
 
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};

@@ -100,7 +100,10 @@ pub(super) async fn keep(
             () = keeper.listen(&connection) => {}
             // Never closed: the cluster's handle lives as long as the process.
             Some(done) = leaving.recv() => {
-                goodbye(&connection.client, own).await;
+                // Nobody would hear it otherwise, and the process would wait for nothing.
+                if connection.link.borrow().connected {
+                    goodbye(&connection.client, own).await;
+                }
                 let _ = done.send(());
                 return std::future::pending().await;
             }
