@@ -290,7 +290,8 @@ on_both_servers! {
     }
 
     async fn who_does_not_read_what_is_sent_is_evicted(version: Version) {
-        let all = Sidecars::one(version, |config| config).await;
+        // By its queue, not by the time that its socket has taken nothing.
+        let all = Sidecars::one(version, |config| config.limit("write_timeout", "\"60s\"")).await;
         let wire = support::Wire::narrow(all.apps[0].address()).await;
         let carol = support::Sse::open(wire, &get("/events").user("carol")).await;
         let path = format!("/send/{}", json(&carol.connected)["connection"].as_str().expect("an id"));

@@ -50,11 +50,37 @@ enum NodeState {
 struct Roll {
     own: NodeId,
     heard: BTreeMap<NodeId, Instant>,
+    /// Whether anybody can be heard.
+    up: bool,
+    /// When it was last looked at.
+    looked: Instant,
 }
 
 impl Roll {
-    fn of(own: NodeId) -> Self {
-        Self { own, heard: BTreeMap::new() }
+    fn of(own: NodeId, now: Instant) -> Self {
+        Self { own, heard: BTreeMap::new(), up: false, looked: now }
+    }
+
+    /// The connection is up or not; gives whether it has come up.
+    fn connected(&mut self, up: bool, now: Instant) -> bool {
+        let begins = up && !self.up;
+        if begins {
+            self.reprieve(now);
+        }
+        self.up = up;
+        begins
+    }
+
+    /// Every now and then.
+    fn look(&mut self, now: Instant) {
+        // This process has stood still: the others may have spoken all the time.
+        if now.saturating_duration_since(self.looked) > INTERVAL * 2 {
+            self.reprieve(now);
+        }
+        self.looked = now;
+        if self.up {
+            self.expire(now);
+        }
     }
 
     /// Takes an announcement in; gives whether it is to be answered.
@@ -93,7 +119,7 @@ pub(super) async fn keep(
     nodes: watch::Sender<Nodes>,
     mut leaving: mpsc::Receiver<oneshot::Sender<()>>,
 ) {
-    let mut keeper = Keeper { own, roll: Roll::of(own), nodes };
+    let mut keeper = Keeper { own, roll: Roll::of(own, Instant::now()), nodes };
     loop {
         let connection = control.alive().await;
         tokio::select! {
@@ -126,29 +152,24 @@ impl Keeper {
         let Ok(mut announcements) = client.subscribe(SUBJECT).await else { return };
         let mut tick = tokio::time::interval(INTERVAL);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut up, mut last_tick) = (false, Instant::now());
+        // Another client: it has to come up first.
+        self.roll.connected(false, Instant::now());
         loop {
-            let connected = link.borrow_and_update().connected;
-            if connected && !up {
-                self.roll.reprieve(Instant::now());
+            let up = link.borrow_and_update().connected;
+            if self.roll.connected(up, Instant::now()) {
                 announce(client, self.own, NodeState::Begins).await;
             }
-            up = connected;
             tokio::select! {
                 message = announcements.next() => match message {
                     Some(message) => self.hear(client, &message).await,
                     None => return,
                 },
                 changed = link.changed() => if changed.is_err() { return },
-                _ = tick.tick(), if up => {
-                    let now = Instant::now();
-                    // This process has stood still, or its connection: the others may have spoken all the time.
-                    if now - last_tick > INTERVAL * 2 {
-                        self.roll.reprieve(now);
+                _ = tick.tick() => {
+                    self.roll.look(Instant::now());
+                    if up {
+                        announce(client, self.own, NodeState::Here).await;
                     }
-                    last_tick = now;
-                    self.roll.expire(now);
-                    announce(client, self.own, NodeState::Here).await;
                 }
             }
             self.publish();
@@ -200,7 +221,7 @@ mod tests {
     #[test]
     fn who_is_silent_for_ten_seconds_is_off_the_roll() {
         let (own, other, begin) = (NodeId::unused(), NodeId::unused(), Instant::now());
-        let mut roll = Roll::of(own);
+        let mut roll = Roll::of(own, begin);
         roll.take(says(other, NodeState::Here), begin);
         roll.expire(begin + Duration::from_millis(9_999));
         assert_eq!(roll.nodes(), Nodes::from([own, other]));
@@ -211,20 +232,34 @@ mod tests {
     #[test]
     fn an_outage_takes_nobody_off_the_roll() {
         let (own, other, begin) = (NodeId::unused(), NodeId::unused(), Instant::now());
-        let mut roll = Roll::of(own);
+        let mut roll = Roll::of(own, begin);
         roll.take(says(other, NodeState::Here), begin);
-        let back = begin + Duration::from_secs(3600);
-        roll.reprieve(back);
-        roll.expire(back + Duration::from_secs(9));
-        assert!(roll.nodes().contains(&other));
-        roll.expire(back + SILENCE_MAX);
+        assert!(roll.connected(true, begin));
+        let seconds = |n| begin + Duration::from_secs(n);
+        roll.connected(false, seconds(1));
+        (1..3600).for_each(|n| roll.look(seconds(n)));
+        assert!(roll.nodes().contains(&other), "nobody can be heard");
+        assert!(roll.connected(true, seconds(3600)));
+        (3600..3610).for_each(|n| roll.look(seconds(n)));
+        assert!(roll.nodes().contains(&other), "its time begins anew");
+        roll.look(seconds(3610));
         assert!(!roll.nodes().contains(&other));
+    }
+
+    #[test]
+    fn who_has_stood_still_hears_the_others_first() {
+        let (own, other, begin) = (NodeId::unused(), NodeId::unused(), Instant::now());
+        let mut roll = Roll::of(own, begin);
+        roll.connected(true, begin);
+        roll.take(says(other, NodeState::Here), begin);
+        roll.look(begin + Duration::from_secs(60));
+        assert!(roll.nodes().contains(&other));
     }
 
     #[test]
     fn a_beginning_is_answered_and_an_end_is_heeded() {
         let (own, other, now) = (NodeId::unused(), NodeId::unused(), Instant::now());
-        let mut roll = Roll::of(own);
+        let mut roll = Roll::of(own, now);
         assert!(roll.take(says(other, NodeState::Begins), now));
         assert!(!roll.take(says(other, NodeState::Here), now));
         assert_eq!(roll.nodes().len(), 2);
@@ -236,9 +271,8 @@ mod tests {
 
     #[test]
     fn the_roll_is_bounded() {
-        let mut roll = Roll::of(NodeId::unused());
-        let known = NodeId::unused();
-        let begin = Instant::now();
+        let (known, begin) = (NodeId::unused(), Instant::now());
+        let mut roll = Roll::of(NodeId::unused(), begin);
         roll.take(says(known, NodeState::Here), begin);
         for _ in 0..2 * NODES_MAX {
             roll.take(says(NodeId::unused(), NodeState::Here), begin);
