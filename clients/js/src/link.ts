@@ -1,0 +1,199 @@
+// The state machine of one connection that is kept: connecting, open, waiting, closed. It counts attempts, watches heartbeats and the
+// network, and keeps the last event ID. Transports make the attempts; handlers and parsing are left to others.
+
+import { delay } from "./backoff.js";
+import { byEventSource } from "./eventsource.js";
+import { byFetch } from "./fetch.js";
+import type { Attempt, Outcome, Sink } from "./transport.js";
+import type { Bye, Connected, Fault, LinkOptions, Reason, SidestreamEvent, Status } from "./types.js";
+
+/** What comes of a connection. None of these may throw. */
+export interface Hooks {
+  event(event: SidestreamEvent): void;
+  status(status: Status): void;
+  fault(fault: Fault): void;
+}
+
+/** Where events come from: a connection of this page's own, or one that it shares. */
+export interface Source {
+  /** The last event ID. */
+  readonly lastEventId: string;
+  /** Events of this name are wanted. */
+  hear(name: string): void;
+  /** Ends it, for good; the status says so before this returns. */
+  close(): void;
+}
+
+/** The server's own names, which are always heard. */
+const OWN = ["connected", "heartbeat", "gap", "bye", "degraded", "ok", "synced"].map((name) => `sidestream.${name}`);
+
+type Timer = ReturnType<typeof setTimeout>;
+
+/** Calls after so many milliseconds, or when a timer can wait no longer. */
+function later(run: () => void, wait: number): Timer {
+  return setTimeout(run, Math.min(wait, 2 ** 31 - 1));
+}
+
+function transportOf({ transport, headers, credentials }: LinkOptions): "eventsource" | "fetch" {
+  const needed = headers || credentials === "omit" || !("EventSource" in globalThis);
+  if (transport === "eventsource" && needed) {
+    throw new TypeError("fetch transport needed");
+  }
+  return transport ?? (needed ? "fetch" : "eventsource");
+}
+
+/** Data of our own events; nothing where they are not what they should be. */
+function own<T>(data: string): Partial<T> {
+  try {
+    return Object(JSON.parse(data)) as Partial<T>;
+  } catch {
+    return {};
+  }
+}
+
+/** Opens a connection and keeps it. Throws a TypeError where the URL or the options cannot be. */
+export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Source {
+  const target = new URL(url, globalThis.location?.href);
+  const { backoff = {}, maxRetries = Infinity, heartbeatTimeout = 2.5, connectTimeout = 30_000 } = options;
+  const transport = transportOf(options) === "fetch" ? byFetch : byEventSource;
+  const listening = new AbortController();
+  const names = new Set(["message", ...OWN]);
+  let state: Status["state"] = "connecting";
+  let lastEventId = options.lastEventId ?? "";
+  let failed = 0;
+  // Milliseconds: what `retry` says until it says otherwise, and what was asked for once.
+  let retry = 0;
+  let once: number | undefined;
+  let bye: Reason | undefined;
+  // Milliseconds without a sign of life that mean that an open connection is dead. 0: not known, or not wanted.
+  let silence = 0;
+  let opened = 0;
+  let heard = 0;
+  let attempt: Attempt | undefined;
+  let timer: Timer | undefined;
+  let watchdog: Timer | undefined;
+
+  for (const subject of options.subjects ?? []) target.searchParams.append("subject", subject);
+
+  const set = (next: Status["state"], more?: Pick<Status, "connection" | "reason">): void => {
+    state = next;
+    hooks.status({ state, attempt: failed, lastEventId, ...more });
+  };
+
+  const stop = (): void => {
+    attempt?.cancel();
+    attempt = undefined;
+    clearTimeout(timer);
+    clearTimeout(watchdog);
+  };
+
+  const watch = (): void => {
+    clearTimeout(watchdog);
+    if (state === "closed") return;
+    const limit = state === "open" ? silence || Infinity : Math.max(connectTimeout, silence);
+    const left = heard + limit - performance.now();
+    if (left > 0) watchdog = later(watch, left);
+    else ended({ reason: { type: "timeout" } });
+  };
+
+  const finish = (reason: Reason): void => {
+    stop();
+    listening.abort();
+    set("closed", { reason });
+  };
+
+  // Counts a failure; says whether there may be another attempt.
+  const failure = ({ reason, final = false }: Outcome): boolean => {
+    if (state === "open" && performance.now() - opened >= (backoff.stable ?? 5_000)) failed = 0;
+    failed += 1;
+    const over = final || failed > maxRetries;
+    const why = bye ?? reason;
+    const last: Reason = over && !final ? { type: "retries", last: why } : why;
+    bye = once = undefined;
+    if (over) finish(last);
+    else set("waiting", { reason: last });
+    hooks.fault({ type: "connection", reason: last, final: over });
+    return state === "waiting";
+  };
+
+  const ended = (outcome: Outcome): void => {
+    stop();
+    const told = once ?? outcome.after ?? retry;
+    if (failure(outcome)) timer = later(start, delay(backoff, failed, told));
+  };
+
+  const open = (connection?: string): void => {
+    opened = heard;
+    set("open", { connection });
+    watch();
+  };
+
+  const sink: Sink = {
+    event(name, data, id) {
+      heard = performance.now();
+      lastEventId = id;
+      if (data === undefined) return;
+      if (name === "sidestream.connected") {
+        const { connection, heartbeat } = own<Connected>(data);
+        if (heartbeat) silence = heartbeat * 1000 * heartbeatTimeout;
+        open(connection);
+      } else if (state !== "open") {
+        open();
+      }
+      if (name === "sidestream.bye") {
+        const { code, reconnect } = own<Bye>(data);
+        bye = { type: "bye", code: String(code) };
+        once = Number(reconnect) || undefined;
+      }
+      // Who hears of the status may have closed it.
+      if (state === "open") hooks.event({ name, data, lastEventId });
+    },
+    retry(milliseconds) {
+      retry = milliseconds;
+    },
+    heard() {
+      heard = performance.now();
+    },
+    paused(outcome) {
+      heard = performance.now();
+      if (failure(outcome)) watch();
+    },
+    ended,
+  };
+
+  const start = (): void => {
+    stop();
+    set("connecting");
+    // A listener of the status may have closed it, and then it stays so.
+    if (state !== "connecting") return;
+    heard = performance.now();
+    attempt = transport({ url: new URL(target), lastEventId, options, names }, sink);
+    watch();
+  };
+
+  const offline = (): void => {
+    stop();
+    set("waiting", { reason: { type: "offline" } });
+  };
+
+  const online = (): void => {
+    if (state === "waiting") start();
+  };
+
+  globalThis.addEventListener?.("offline", offline, listening);
+  globalThis.addEventListener?.("online", online, listening);
+  start();
+  return {
+    get lastEventId() {
+      return lastEventId;
+    },
+    hear(name) {
+      if (names.has(name)) return;
+      names.add(name);
+      attempt?.hear(name);
+    },
+    close() {
+      if (state !== "closed") finish({ type: "closed" });
+    },
+  };
+}
