@@ -1,0 +1,122 @@
+//! The package as npm sees it: it is built, its own tests pass, it is as small as promised, and what is packed is what is meant to be.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use serde_json::Value;
+use tokio::process::Command;
+use tokio::sync::OnceCell;
+
+use crate::support::bounded;
+
+/// What a page is sent, and what stands beside it. `.d.ts` files come with each script.
+const SCRIPTS: [&str; 11] =
+    ["backoff", "eventsource", "face", "fetch", "index", "link", "parser", "refusal", "request", "transport", "types"];
+const BESIDE: [&str; 4] = ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json"];
+
+/// Built once, for all tests of this program.
+static BUILT: OnceCell<()> = OnceCell::const_new();
+
+/// Where the package stands.
+pub fn home() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/js")
+}
+
+/// Builds the package, the first time, and gives the directory of its scripts.
+pub async fn built() -> PathBuf {
+    BUILT
+        .get_or_init(|| async {
+            assert!(
+                home().join("node_modules").is_dir(),
+                "no node_modules in clients/js: run scripts/test, or `npm ci` there"
+            );
+            succeeds("npm", &["run", "--silent", "build"]).await;
+        })
+        .await;
+    home().join("dist")
+}
+
+async fn output(program: &str, args: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(home()).env("NO_COLOR", "1").env("NO_UPDATE_NOTIFIER", "1").kill_on_drop(true);
+    command.output().await.unwrap_or_else(|error| panic!("{program} does not start: {error}"))
+}
+
+/// Runs a program in the package, which must succeed, and gives what it prints.
+async fn succeeds(program: &str, args: &[&str]) -> String {
+    let output = output(program, args).await;
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {args:?}: {}\n{said}{complained}", output.status);
+    said.into_owned()
+}
+
+/// Runs a program that stands in the package's `node_modules`.
+async fn tool(name: &str, args: &[&str]) -> String {
+    succeeds(&format!("node_modules/.bin/{name}"), args).await
+}
+
+#[tokio::test]
+async fn its_own_tests_pass() {
+    bounded(async {
+        built().await;
+        let said = succeeds("npm", &["run", "--silent", "test"]).await;
+        let tests = said.lines().find_map(|line| line.strip_prefix("# tests ")).expect("a summary");
+        assert!(tests.parse::<u32>().is_ok_and(|count| count > 90), "{tests} tests were found");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_core_is_at_most_3_kb() {
+    bounded(async {
+        built().await;
+        println!("{}", succeeds("npm", &["run", "--silent", "size"]).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn its_types_say_what_they_promise() {
+    bounded(async {
+        built().await;
+        succeeds("npm", &["run", "--silent", "types"]).await;
+        tool("publint", &["--strict"]).await;
+        tool("attw", &["--pack", ".", "--profile", "esm-only", "--no-emoji", "--no-color"]).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_packed_is_what_is_meant_to_be() {
+    bounded(async {
+        built().await;
+        let packed: Value = serde_json::from_str(&succeeds("npm", &["pack", "--dry-run", "--json"]).await).expect("JSON");
+        let files = packed[0]["files"].as_array().expect("a list of files");
+        let mut files: Vec<_> = files.iter().filter_map(|file| file["path"].as_str().map(str::to_owned)).collect();
+        let scripts = SCRIPTS.iter().flat_map(|name| [format!("dist/{name}.js"), format!("dist/{name}.d.ts")]);
+        let mut expected: Vec<_> = scripts.chain(BESIDE.map(str::to_owned)).collect();
+        files.sort();
+        expected.sort();
+        assert_eq!(files, expected);
+    })
+    .await;
+}
+
+#[test]
+fn nothing_runs_when_it_is_installed_and_it_needs_nothing() {
+    let read = |path: &str| std::fs::read_to_string(home().join(path)).expect("readable");
+    let package: Value = serde_json::from_str(&read("package.json")).expect("JSON");
+    assert_eq!(package["dependencies"], Value::Null);
+    assert_eq!(package["peerDependencies"], Value::Null);
+    let scripts = package["scripts"].as_object().expect("scripts");
+    let hooks = ["preinstall", "install", "postinstall", "prepare", "prepublish", "prepack", "postpack"];
+    assert!(hooks.iter().all(|hook| !scripts.contains_key(*hook)), "{scripts:?}");
+    assert_eq!(package["license"], env!("CARGO_PKG_LICENSE"));
+    assert_eq!(package["version"], env!("CARGO_PKG_VERSION"));
+    // Whose registry it was does not matter: the hashes say what is to come.
+    assert!(!read("package-lock.json").contains("\"resolved\""));
+    for license in ["LICENSE-MIT", "LICENSE-APACHE"] {
+        let ours = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(license)).expect("readable");
+        assert_eq!(read(license), ours, "{license}");
+    }
+}
