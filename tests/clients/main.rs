@@ -10,5 +10,6 @@ mod support;
 mod browser;
 mod package;
 mod page;
+mod shared;
 mod site;
 mod survival;

@@ -10,8 +10,24 @@ use tokio::sync::OnceCell;
 use crate::support::bounded;
 
 /// What a page is sent, and what stands beside it. `.d.ts` files come with each script.
-const SCRIPTS: [&str; 11] =
-    ["backoff", "eventsource", "face", "fetch", "index", "link", "parser", "refusal", "request", "transport", "types"];
+const SCRIPTS: [&str; 16] = [
+    "backoff",
+    "channel",
+    "eventsource",
+    "face",
+    "fetch",
+    "index",
+    "link",
+    "parser",
+    "port",
+    "refusal",
+    "request",
+    "shared",
+    "shared-worker",
+    "transport",
+    "types",
+    "worker",
+];
 const BESIDE: [&str; 4] = ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json"];
 
 /// Built once, for all tests of this program.
@@ -90,7 +106,8 @@ async fn its_types_say_what_they_promise() {
 async fn what_is_packed_is_what_is_meant_to_be() {
     bounded(async {
         built().await;
-        let packed: Value = serde_json::from_str(&succeeds("npm", &["pack", "--dry-run", "--json"]).await).expect("JSON");
+        let packed: Value =
+            serde_json::from_str(&succeeds("npm", &["pack", "--dry-run", "--json"]).await).expect("JSON");
         let files = packed[0]["files"].as_array().expect("a list of files");
         let mut files: Vec<_> = files.iter().filter_map(|file| file["path"].as_str().map(str::to_owned)).collect();
         let scripts = SCRIPTS.iter().flat_map(|name| [format!("dist/{name}.js"), format!("dist/{name}.d.ts")]);

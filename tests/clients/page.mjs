@@ -1,14 +1,15 @@
 // The page of the tests: opens streams by the client, and writes down what each was told. The driver calls what stands in `window`.
 
 import { connect } from "./index.js";
+import { connect as share } from "./worker.js";
 
 const streams = new Map();
 
-/** Options as JSON can say them. */
-function open(name, url, options) {
+/** Options as JSON can say them, and `shared`: on a connection for all tabs. */
+function open(name, url, { shared, ...options }) {
   const told = [];
   const tell = (what) => (value) => told.push({ [what]: value });
-  const stream = connect(url, {
+  const stream = (shared ? share : connect)(url, {
     parse: "text", backoff: { min: 100, max: 1_000, stable: 1_000 }, ...options,
     onOpen: tell("open"), onError: tell("fault"), onGap: tell("gap"), onBye: tell("bye"), onState: tell("state"),
   });
@@ -18,6 +19,9 @@ function open(name, url, options) {
 }
 
 window.open_stream = open;
+/** The page is in a browser that lacks this. */
+window.without = (what) => Object.defineProperty(what === "locks" ? navigator : window, what, { value: undefined, configurable: true })
+  && what !== "locks" && delete window[what];
 window.close_stream = (name) => streams.get(name).stream.close();
 window.report = (name) => {
   const { stream, told, heard } = streams.get(name);

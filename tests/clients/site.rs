@@ -24,7 +24,7 @@ pub struct Site {
     pub published: Vec<String>,
     config: Config,
     _nats: Nats,
-    _pages: tempfile::TempDir,
+    pages: tempfile::TempDir,
 }
 
 impl Site {
@@ -45,7 +45,7 @@ impl Site {
         let pages = pages(&built().await);
         let at = SocketAddrV4::new(Ipv4Addr::LOCALHOST, free_port());
         let edge = Edge::start(edge::Proxy::Nginx, &nginx(at, &network.address, pages.path()), at).await;
-        Some(Self { edge, app, network, publisher, published: Vec::new(), config, _nats: nats, _pages: pages })
+        Some(Self { edge, app, network, publisher, published: Vec::new(), config, _nats: nats, pages })
     }
 
     /// The page. On loopback a browser takes it for secure, as it takes `https`.
@@ -56,6 +56,11 @@ impl Site {
     /// sidestream again, after its end.
     pub async fn restart(&mut self) {
         self.app = App::start(&self.config).await;
+    }
+
+    /// One of the page's files is not there.
+    pub fn take_away(&self, file: &str) {
+        std::fs::remove_file(self.pages.path().join(file)).expect("it was there");
     }
 
     /// Publishes more for alice.

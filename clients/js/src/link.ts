@@ -110,9 +110,11 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
     const why = bye ?? reason;
     const last: Reason = over && !final ? { type: "retries", last: why } : why;
     bye = once = undefined;
+    // Before the status: nothing is told after the end.
+    hooks.fault({ type: "connection", reason: last, final: over });
+    if (state === "closed") return false;
     if (over) finish(last);
     else set("waiting", { reason: last });
-    hooks.fault({ type: "connection", reason: last, final: over });
     return state === "waiting";
   };
 
