@@ -8,6 +8,8 @@
 mod support;
 
 mod browser;
+mod endings;
+mod network;
 mod package;
 mod page;
 mod shared;

@@ -13,15 +13,19 @@ function open(name, url, { shared, ...options }) {
     parse: "text", backoff: { min: 100, max: 1_000, stable: 1_000 }, ...options,
     onOpen: tell("open"), onError: tell("fault"), onGap: tell("gap"), onBye: tell("bye"), onState: tell("state"),
   });
+  // Of long data the first two words are enough.
   const heard = [];
-  stream.on("note", (data, event) => heard.push({ data, cached: event.cached === true }));
+  stream.on("note", (data, event) => heard.push({ data: data.split(" ", 2).join(" "), cached: event.cached === true }));
   streams.set(name, { stream, told, heard });
 }
 
 window.open_stream = open;
 /** The page is in a browser that lacks this. */
-window.without = (what) => Object.defineProperty(what === "locks" ? navigator : window, what, { value: undefined, configurable: true })
-  && what !== "locks" && delete window[what];
+window.without = (what) => {
+  const owner = what === "locks" ? Navigator.prototype : window;
+  delete owner[what];
+  if (what in (what === "locks" ? navigator : window)) throw new Error(`${what} is still there`);
+};
 window.close_stream = (name) => streams.get(name).stream.close();
 window.report = (name) => {
   const { stream, told, heard } = streams.get(name);

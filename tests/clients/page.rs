@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
+use crate::site::Site;
 use crate::support::eventually;
 
 /// What a stream may need to come back: waits add up on a busy machine.
@@ -36,6 +37,24 @@ pub struct Report {
 struct Heard {
     data: String,
     cached: bool,
+}
+
+/// The transports, each in a tab of its own.
+pub const TRANSPORTS: [&str; 2] = ["eventsource", "fetch"];
+
+/// A tab of alice's for each transport, with these options, open.
+pub async fn both<'b>(browser: &'b Browser, site: &Site, mut options: Value) -> Vec<Page<'b>> {
+    browser.context("alice").await;
+    let mut pages = Vec::new();
+    for transport in TRANSPORTS {
+        browser.tab("alice", transport, &site.page()).await;
+        browser.cookie(transport, "user=alice").await;
+        options["transport"] = json!(transport);
+        let page = Page::open(browser, transport, "s", "/events", options.clone()).await;
+        page.is("open").await;
+        pages.push(page);
+    }
+    pages
 }
 
 impl<'b> Page<'b> {
@@ -105,6 +124,11 @@ impl Report {
     /// What one callback was told.
     pub fn of(&self, what: &str) -> Vec<&Value> {
         self.told.iter().filter_map(|told| told.get(what)).collect()
+    }
+
+    /// Why connections ended, or were not made.
+    pub fn faults(&self) -> Vec<&str> {
+        self.of("fault").iter().filter_map(|fault| fault["reason"]["type"].as_str()).collect()
     }
 
     /// How the stream came back each time: `new`, `exact` or `gap`.

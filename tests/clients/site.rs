@@ -65,9 +65,15 @@ impl Site {
 
     /// Publishes more for alice.
     pub async fn publish(&mut self, count: usize) {
+        self.publish_long(count, 0).await;
+    }
+
+    /// The same, so many bytes longer each.
+    pub async fn publish_long(&mut self, count: usize, bytes: usize) {
         for _ in 0..count {
             let data = format!("event {}", self.published.len());
-            self.publisher.publish_named("events.user.alice.note", "note", &data).await;
+            let long = format!("{data} {}", "x".repeat(bytes));
+            self.publisher.publish_named("events.user.alice.note", "note", long).await;
             self.published.push(data);
         }
     }

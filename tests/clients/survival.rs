@@ -5,26 +5,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Kind};
-use crate::page::Page;
+use crate::page::both;
 use crate::site::Site;
 use crate::support::{DEADLINE, bounded};
-
-/// One tab for each transport, all of alice's.
-const TRANSPORTS: [&str; 2] = ["eventsource", "fetch"];
-
-async fn pages<'b>(browser: &'b Browser, site: &Site) -> Vec<Page<'b>> {
-    browser.context("alice").await;
-    let mut pages = Vec::new();
-    for transport in TRANSPORTS {
-        browser.tab("alice", transport, &site.page()).await;
-        browser.cookie(transport, "user=alice").await;
-        let options = json!({ "transport": transport });
-        let page = Page::open(browser, transport, "s", "/events", options).await;
-        page.is("open").await;
-        pages.push(page);
-    }
-    pages
-}
 
 #[tokio::test]
 async fn restarts_in_chromium() {
@@ -40,7 +23,7 @@ async fn restarts_in_firefox() {
 async fn restarts(kind: Kind) {
     let Some(mut site) = Site::start("restarts under the client", |config| config).await else { return };
     let browser = Browser::start(kind).await;
-    let pages = pages(&browser, &site).await;
+    let pages = both(&browser, &site, json!({})).await;
     site.publish(2).await;
     for page in &pages {
         page.hears(&site.published).await;
