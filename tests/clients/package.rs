@@ -102,6 +102,17 @@ async fn its_types_say_what_they_promise() {
     .await;
 }
 
+#[test]
+fn the_examples_of_its_page_are_files_that_compile() {
+    let read = |path: &str| std::fs::read_to_string(home().join(path)).expect("readable");
+    let page = read("README.md");
+    let blocks = page.split("```ts\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default());
+    let blocks: Vec<_> = blocks.collect();
+    // `its_types_say_what_they_promise` compiles them.
+    let files = ["use", "reasons", "shared", "worker"].map(|name| read(&format!("test/types/readme/{name}.ts")));
+    assert_eq!(blocks, files);
+}
+
 #[tokio::test]
 async fn what_is_packed_is_what_is_meant_to_be() {
     bounded(async {

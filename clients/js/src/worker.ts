@@ -12,7 +12,7 @@ export type * from "./types.js";
 
 /** The words are those that bundlers know: they put the worker's script where the page can have it. */
 function start(): SharedWorker {
-  return new SharedWorker(new URL("./shared-worker.js", import.meta.url), { type: "module", name: "sidestream 1" });
+  return new SharedWorker(new URL("./shared-worker.js", import.meta.url), { type: "module", name: "sidestream-1" });
 }
 
 /** The best way that this browser has, and this page may use. */

@@ -1,0 +1,3 @@
+import { connect } from "@sidestream/client/worker";
+
+connect("/events", { worker: () => new SharedWorker("/static/sidestream-worker.js", { type: "module", name: "sidestream-1" }) });
