@@ -32,8 +32,6 @@ impl Kind {
 
 /// A running browser.
 pub struct Browser {
-    /// Which.
-    pub kind: Kind,
     child: Child,
     driver: Mutex<Driver>,
     _profile: tempfile::TempDir,
@@ -77,7 +75,7 @@ impl Browser {
         let answers = BufReader::new(child.stdout.take().expect("piped")).lines();
         let mut driver = Driver { orders, answers };
         println!("{}", driver.answer().await);
-        Self { kind, child, driver: Mutex::new(driver), _profile: profile }
+        Self { child, driver: Mutex::new(driver), _profile: profile }
     }
 
     /// Gives an order, and what comes of it.

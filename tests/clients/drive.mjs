@@ -22,7 +22,7 @@ const orders = {
   cookie: ({ tab, cookie }) => tabs.get(tab).evaluate((text) => { document.cookie = text; }, cookie),
   // As text: what is passed on as it is has a limited depth in Firefox.
   async call({ tab, name, args }) {
-    const text = await tabs.get(tab).evaluate(([name, args]) => JSON.stringify(window[name](...args) ?? null), [name, args]);
+    const text = await tabs.get(tab).evaluate(async ([name, args]) => JSON.stringify((await window[name](...args)) ?? null), [name, args]);
     return JSON.parse(text);
   },
   async close({ tab }) {

@@ -71,6 +71,12 @@ async fn tool(name: &str, args: &[&str]) -> String {
     succeeds(&format!("node_modules/.bin/{name}"), args).await
 }
 
+/// A script with all that it imports, as a bundler makes it of an export of the package.
+pub async fn bundled(script: &str) -> String {
+    built().await;
+    tool("esbuild", &[&format!("dist/{script}"), "--bundle", "--minify", "--format=esm"]).await
+}
+
 #[tokio::test]
 async fn its_own_tests_pass() {
     bounded(async {

@@ -5,12 +5,13 @@ import { connect as share } from "./worker.js";
 
 const streams = new Map();
 
-/** Options as JSON can say them, and `shared`: on a connection for all tabs. */
-function open(name, url, { shared, ...options }) {
+/** Options as JSON can say them, and `shared`: on a connection for all tabs. `worker`: by a script that stands there. */
+function open(name, url, { shared, worker, ...options }) {
   const told = [];
   const tell = (what) => (value) => told.push({ [what]: value });
   const stream = (shared ? share : connect)(url, {
     parse: "text", backoff: { min: 100, max: 1_000, stable: 1_000 }, ...options,
+    ...(worker && { worker: () => new SharedWorker(worker, { type: "module", name: "sidestream-1" }) }),
     onOpen: tell("open"), onError: tell("fault"), onGap: tell("gap"), onBye: tell("bye"), onState: tell("state"),
   });
   // Of long data the first two words are enough.
@@ -26,9 +27,11 @@ window.without = (what) => {
   delete owner[what];
   if (what in (what === "locks" ? navigator : window)) throw new Error(`${what} is still there`);
 };
+/** The locks that tabs hold, by which one sees how a connection is shared. */
+window.held_locks = async () => (await navigator.locks.query()).held.map(({ name }) => name);
 window.close_stream = (name) => streams.get(name).stream.close();
 window.report = (name) => {
   const { stream, told, heard } = streams.get(name);
-  return { status: stream.status, lastEventId: stream.lastEventId, told, heard };
+  return { status: stream.status, told, heard };
 };
 window.ready = true;

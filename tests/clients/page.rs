@@ -21,12 +21,9 @@ pub struct Page<'b> {
 
 /// What the page wrote down.
 #[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// `stream.status`.
     pub status: Value,
-    /// `stream.lastEventId`.
-    pub last_event_id: String,
     /// What callbacks were told, in order.
     pub told: Vec<Value>,
     heard: Vec<Heard>,

@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, Kind};
+use crate::package::bundled;
 use crate::page::Page;
 use crate::site::Site;
 use crate::support::{DEADLINE, bounded, eventually};
@@ -31,7 +32,12 @@ impl By {
 
 /// A tab of alice's with a shared stream.
 async fn tab<'b>(browser: &'b Browser, site: &Site, name: &str, by: By) -> Page<'b> {
-    browser.tab("alice", name, &site.page()).await;
+    tab_in(browser, site, "alice", name, by).await
+}
+
+/// The same in another context than that of her name.
+async fn tab_in<'b>(browser: &'b Browser, site: &Site, context: &str, name: &str, by: By) -> Page<'b> {
+    browser.tab(context, name, &site.page()).await;
     browser.cookie(name, "user=alice").await;
     for lacking in by.lacks() {
         browser.call(name, "without", json!([lacking])).await;
@@ -49,6 +55,15 @@ async fn connections(site: &Site, count: usize) {
         (listed["total"] == count).then_some(())
     })
     .await;
+}
+
+/// With a worker every tab holds a lock of its own; without one, the leader holds that of the connection.
+async fn is_shared_by(browser: &Browser, tab: &str, by: By, tabs: usize) {
+    let held = browser.call(tab, "held_locks", json!([])).await;
+    let held: Vec<_> = held.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+    let (of_tabs, of_connections) = if by == By::Worker { (tabs, 0) } else { (0, 1) };
+    let count = |start: &str| held.iter().filter(|name| name.starts_with(start)).count();
+    assert_eq!((count("sidestream tab "), count("sidestream [")), (of_tabs, of_connections), "{held:?}");
 }
 
 #[tokio::test]
@@ -89,6 +104,7 @@ async fn eight_tabs(kind: Kind, by: By) {
     connections(&site, 1).await;
     let report = tabs[7].hears(&site.published[2..]).await;
     assert_eq!(report.cached(), &site.published[2..]);
+    is_shared_by(&browser, "late", by, 8).await;
 
     // The first leads, where there is a leader: it is closed. Others are closed and killed, and the server dies as well.
     browser.close_tab("0").await;
@@ -178,6 +194,7 @@ async fn a_worker_that_cannot_be_had_is_replaced_by_a_leader() {
         browser.context("alice").await;
         let tabs = [tab(&browser, &site, "0", By::Worker).await, tab(&browser, &site, "1", By::Worker).await];
         connections(&site, 1).await;
+        is_shared_by(&browser, "1", By::Leader, 2).await;
         site.publish(2).await;
         browser.close_tab("0").await;
         site.publish(2).await;
@@ -185,6 +202,69 @@ async fn a_worker_that_cannot_be_had_is_replaced_by_a_leader() {
         browser.close().await;
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_worker_may_stand_elsewhere() {
+    bounded(async {
+        let Some(mut site) = Site::start("a worker elsewhere", |config| config).await else { return };
+        site.take_away("shared-worker.js");
+        site.put("elsewhere.js", &bundled("shared-worker.js").await);
+        let browser = Browser::start(Kind::Chromium).await;
+        browser.context("alice").await;
+        browser.tab("alice", "tab", &site.page()).await;
+        browser.cookie("tab", "user=alice").await;
+        let options = json!({ "shared": true, "worker": "/elsewhere.js" });
+        let page = Page::open(&browser, "tab", "s", "/events", options).await;
+        page.is("open").await;
+        is_shared_by(&browser, "tab", By::Worker, 1).await;
+        site.publish(2).await;
+        page.hears(&site.published).await;
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_network_away_in_chromium() {
+    bounded(offline(Kind::Chromium)).await;
+}
+
+#[tokio::test]
+async fn the_network_away_in_firefox() {
+    bounded(offline(Kind::Firefox)).await;
+}
+
+/// The connection ends at once, and is there again at once, whoever holds it.
+async fn offline(kind: Kind) {
+    let Some(mut site) = Site::start("offline, with tabs", |config| config).await else { return };
+    let browser = Browser::start(kind).await;
+    for by in [By::Worker, By::Leader] {
+        let context = format!("{by:?}");
+        browser.context(&context).await;
+        let from = site.published.len();
+        let tabs = ["0", "1"].map(|number| format!("{context} {number}"));
+        let tabs = [
+            tab_in(&browser, &site, &context, &tabs[0], by).await,
+            tab_in(&browser, &site, &context, &tabs[1], by).await,
+        ];
+        site.publish(1).await;
+        browser.offline(&context, true).await;
+        for tab in &tabs {
+            tab.is("waiting").await;
+        }
+        connections(&site, 0).await;
+        site.publish(2).await;
+        browser.offline(&context, false).await;
+        for tab in &tabs {
+            let report = tab.hears(&site.published[from..]).await;
+            assert_eq!(report.resumes(), ["new", "exact"]);
+        }
+        tabs[0].close().await;
+        tabs[1].close().await;
+        connections(&site, 0).await;
+    }
+    browser.close().await;
 }
 
 #[tokio::test]

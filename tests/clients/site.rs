@@ -58,6 +58,11 @@ impl Site {
         self.app = App::start(&self.config).await;
     }
 
+    /// One more file beside the page.
+    pub fn put(&self, file: &str, text: &str) {
+        std::fs::write(self.pages.path().join(file), text).expect("written");
+    }
+
     /// One of the page's files is not there.
     pub fn take_away(&self, file: &str) {
         std::fs::remove_file(self.pages.path().join(file)).expect("it was there");

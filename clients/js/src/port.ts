@@ -8,6 +8,7 @@ import type { Order } from "./shared-worker.js";
 export function overPort(worker: SharedWorker, shared: Shared, hooks: Hooks, failed: () => void): Source {
   const { port } = worker;
   const say = (order: Order): void => port.postMessage(order);
+  const listening = new AbortController();
   let lastEventId = shared.options.lastEventId ?? "";
   let joined = false;
   let over = false;
@@ -15,11 +16,13 @@ export function overPort(worker: SharedWorker, shared: Shared, hooks: Hooks, fai
 
   const end = (): void => {
     over = true;
+    listening.abort();
     worker.onerror = port.onmessage = null;
     // The worker gets the lock, if it did not get the word.
     release?.();
   };
 
+  for (const type of ["offline", "online"] as const) globalThis.addEventListener(type, () => say({ type }), listening);
   worker.onerror = (): void => {
     if (joined || over) return;
     end();

@@ -5,7 +5,11 @@ import { hold, Kept, type News, type Shared } from "./shared.js";
 import type { Source } from "./link.js";
 
 /** What a tab says. */
-export type Order = { readonly type: "join"; readonly shared: Shared; readonly lock: string } | { readonly type: "leave" };
+export type Order =
+  | { readonly type: "join"; readonly shared: Shared; readonly lock: string }
+  | { readonly type: "leave" }
+  /** What the browser tells the tab of the network. It does not tell every worker. */
+  | { readonly type: "offline" | "online" };
 
 interface Held {
   readonly source: Source;
@@ -14,6 +18,7 @@ interface Held {
 }
 
 const connections = new Map<string, Held>();
+let network: "offline" | "online" = "online";
 
 function begin(shared: Shared): Held {
   const tabs = new Set<MessagePort>();
@@ -29,6 +34,13 @@ function begin(shared: Shared): Held {
   return held;
 }
 
+/** Tells all connections, once, what the first tab says. */
+function tell(now: "offline" | "online"): void {
+  if (now === network) return;
+  network = now;
+  globalThis.dispatchEvent(new Event(now));
+}
+
 function serve(port: MessagePort): void {
   let held: Held | undefined;
 
@@ -40,6 +52,7 @@ function serve(port: MessagePort): void {
 
   port.onmessage = ({ data }: MessageEvent<Order>): void => {
     if (data.type === "leave") return leave();
+    if (data.type !== "join") return tell(data.type);
     held = connections.get(data.shared.key) ?? begin(data.shared);
     held.tabs.add(port);
     port.postMessage(held.kept.welcome() satisfies News);
