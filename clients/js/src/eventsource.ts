@@ -19,13 +19,13 @@ export const byEventSource: Transport = ({ url, lastEventId, options, names }, s
       if (event.data !== undefined) sink.event(name, event.data, event.lastEventId);
     });
   };
-  source.onopen = (event) => {
-    if (!("data" in event)) answered = true;
+  source.onopen = () => {
+    answered = true;
   };
   source.onerror = (event) => {
     if ("data" in event) return;
     if (source.readyState === EventSource.CLOSED) {
-      void settle(async () => (await judge(await ask(url, options, abort.signal))) ?? ENDED, abort, sink);
+      void settle(async () => (await judge(await ask(url, options, abort.signal))) ?? ENDED, abort.signal, sink);
     } else if (answered) {
       answered = false;
       sink.paused(ENDED);

@@ -13,7 +13,7 @@ async function run({ url, options, lastEventId }: Target, sink: Sink, signal: Ab
   const decoder = new TextDecoder();
   const feed = parser(lastEventId, {
     event: (...event) => signal.aborted || sink.event(...event),
-    retry: (milliseconds) => signal.aborted || sink.retry(milliseconds),
+    retry: sink.retry,
   });
   const reader = response.body?.getReader();
   for (;;) {
@@ -27,6 +27,6 @@ async function run({ url, options, lastEventId }: Target, sink: Sink, signal: Ab
 /** Opens a stream by `fetch`. Hears every name. */
 export const byFetch: Transport = (target, sink) => {
   const abort = new AbortController();
-  void settle(() => run(target, sink, abort.signal), abort, sink);
+  void settle(() => run(target, sink, abort.signal), abort.signal, sink);
   return { hear() {}, cancel: () => abort.abort() };
 };

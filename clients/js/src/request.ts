@@ -14,10 +14,7 @@ export async function ask(url: URL, options: LinkOptions, signal: AbortSignal, l
 }
 
 /** Tells the sink how it ended, unless it was cancelled, and that what throws is the network. */
-export async function settle(run: () => Promise<Outcome>, abort: AbortController, sink: Sink): Promise<void> {
+export async function settle(run: () => Promise<Outcome>, signal: AbortSignal, sink: Sink): Promise<void> {
   const outcome = await run().catch((error: unknown): Outcome => ({ reason: { type: "network", message: String(error) } }));
-  if (abort.signal.aborted) return;
-  // What is left of the answer is not wanted.
-  abort.abort();
-  sink.ended(outcome);
+  if (!signal.aborted) sink.ended(outcome);
 }

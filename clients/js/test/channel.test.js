@@ -26,7 +26,8 @@ function origin(t) {
     bus,
     locks,
     deliver,
-    async tab(name, options = {}) {
+    /** `at` is called with the stream before anything else happens. */
+    async tab(name, options = {}, at = () => {}) {
       // What the code takes from its globals is of the tab in which it runs: this one, until the next is opened.
       const enter = () => {
         globalThis.BroadcastChannel = bus.channel(name);
@@ -41,6 +42,7 @@ function origin(t) {
         status: (status) => statuses.push(status),
         fault: (fault) => faults.push(fault),
       });
+      at(source);
       await settle();
       await deliver();
       await settle();
@@ -53,6 +55,9 @@ function origin(t) {
         /** The data of the page's own events. */
         get data() {
           return heard.filter(({ name }) => !name.startsWith("sidestream.")).map(({ data, cached }) => (cached ? `${data} (kept)` : data));
+        },
+        get names() {
+          return heard.map(({ name }) => name);
         },
         get state() {
           return statuses.at(-1)?.state;
@@ -98,6 +103,20 @@ test("a late tab gets the last of each name, in order, and each once", async (t)
   await o.say("event: y\ndata: y2\n\n");
   assert.deepEqual(b.data, ["y1 (kept)", "x2 (kept)", "y2"]);
   assert.deepEqual(c.data, ["y1 (kept)", "x2 (kept)", "y2"]);
+  assert.deepEqual(c.names, ["sidestream.connected", "y", "x", "y"], "of the server's own, what still holds");
+});
+
+test("a late tab hears that NATS is away, and not what is over", async (t) => {
+  const o = origin(t);
+  await o.tab("a");
+  await o.w.request.open();
+  await o.say("event: sidestream.degraded\ndata: {}\n\n");
+  assert.deepEqual((await o.tab("b")).names, ["sidestream.connected", "sidestream.degraded"]);
+  await o.say("event: sidestream.ok\ndata: {}\n\n");
+  assert.deepEqual((await o.tab("c")).names, ["sidestream.connected"]);
+  await o.w.request.end();
+  await o.deliver();
+  assert.deepEqual((await o.tab("d")).names, []);
 });
 
 test("when the leader closes, the next goes on from the last event ID", async (t) => {
@@ -207,7 +226,7 @@ test("a final refusal ends all tabs, and nobody asks again", async (t) => {
   }
   await o.w.pass(1_000_000);
   assert.equal(o.w.requests.length, 1);
-  assert.equal(o.locks.held, 0);
+  assert.equal(o.locks.wanted, 0);
 });
 
 test("a tab that only listens leaves the others alone", async (t) => {
@@ -220,12 +239,23 @@ test("a tab that only listens leaves the others alone", async (t) => {
   b.source.close();
   await o.say("data: 1\n\n");
   assert.equal(b.state, "closed");
+  assert.equal(o.locks.wanted, 1, "it does not wait for the lock");
   assert.deepEqual(b.data, []);
   assert.deepEqual(a.data, ["1"]);
   a.source.close();
   await settle();
-  assert.equal(o.locks.held, 0);
+  assert.equal(o.locks.wanted, 0);
   assert.deepEqual(o.w.left, { timers: 0, listeners: 0, open: 0, alive: 0 });
+});
+
+test("a tab that closes at once holds nothing", async (t) => {
+  const o = origin(t);
+  const { source } = await o.tab("a", {}, ({ close }) => close());
+  source.close();
+  await settle();
+  assert.equal(o.locks.wanted, 0);
+  await o.deliver();
+  assert.equal(o.w.requests.length, 0);
 });
 
 test("different URLs, options and keys are different connections; the same ones are not", () => {

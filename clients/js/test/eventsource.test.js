@@ -60,6 +60,7 @@ test("events that are called open and error are events", async (t) => {
   await w.source.broke();
   assert.deepEqual(heard, ["1", "2"], "the browser's own error is none");
   assert.equal(faults.length, 1);
+  assert.equal(s.lastEventId, "", "and has no id");
   s.close();
 });
 
@@ -92,6 +93,32 @@ test("soft refusals are not open, count, and are left to the browser, up to maxR
   assert.deepEqual(s.status.reason, { type: "retries", last: { type: "ended" } });
   assert.equal(w.sources.length, 1);
   assert.deepEqual(w.left, NOTHING);
+});
+
+test("soft refusals for long are left to the browser as well", async (t) => {
+  const w = world(t);
+  const { stream: s } = stream();
+  for (let time = 0; time < 5; time += 1) {
+    await w.source.answered();
+    await w.source.broke();
+    await w.pass(20_000);
+  }
+  assert.equal(w.sources.length, 1);
+  s.close();
+});
+
+test("where nobody answers any more, the browser is not left to it", async (t) => {
+  const w = world(t);
+  w.chance(0);
+  const { stream: s } = stream();
+  await w.source.connected();
+  await w.source.broke();
+  assert.equal(w.source.readyState, 0);
+  await w.source.broke();
+  assert.equal(w.source.readyState, 2);
+  await w.pass(0);
+  assert.equal(w.sources.length, 2);
+  s.close();
 });
 
 test("a browser that does not come back is not waited for", async (t) => {

@@ -1,6 +1,7 @@
 // The fetch transport and the state machine: what is asked, what an answer means, when the next attempt comes, and what is left behind.
 
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test } from "node:test";
 import { connect } from "../dist/index.js";
 import { NOTHING, settle, world } from "./world.js";
@@ -312,15 +313,21 @@ test("nothing of a connection that was given up is heard", async (t) => {
 test("ids are kept across every end, also those of events that nobody hears and of blocks that are none", async (t) => {
   const w = world(t);
   w.chance(0);
+  const heard = [];
   const { stream: s } = stream();
+  s.on("message", (data) => heard.push(data));
   await settle();
-  await w.request.open();
+  await w.request.answer();
+  await w.request.push("id: e.0.1\n\n");
+  assert.equal(s.status.state, "connecting", "a block without data opens nothing");
+  await w.request.connected();
   await w.request.push("event: unheard\nid: e.2.1\ndata: x\n\n");
   assert.equal(s.lastEventId, "e.2.1");
   await w.request.push("id: e.3.1\n\nid: e.4.1\n");
   await w.request.fail();
   await w.pass(0);
   assert.equal(w.request.headers.get("last-event-id"), "e.3.1");
+  assert.deepEqual(heard, []);
   s.close();
 });
 
@@ -365,18 +372,23 @@ test("a signal closes, and one that has aborted opens nothing", async (t) => {
 });
 
 test("a status callback may close", async (t) => {
-  for (const at of ["connecting", "open", "waiting"]) {
-    await t.test(at, async (t) => {
+  for (const [at, attempt] of [["connecting", 0], ["open", 0], ["waiting", 1], ["connecting", 1]]) {
+    await t.test(`${at}, after ${attempt} failed`, async (t) => {
       const w = world(t);
+      w.chance(0);
       const abort = new AbortController();
-      const onState = ({ state }) => state === at && abort.abort();
-      const { stream: s } = stream({ signal: abort.signal, onState });
+      const opened = [];
+      const onState = (status) => status.state === at && status.attempt === attempt && abort.abort();
+      const { stream: s } = stream({ signal: abort.signal, onState, onOpen: (connected) => opened.push(connected) });
       await settle();
-      if (at !== "connecting") await w.request.open();
-      if (at === "waiting") await w.request.end();
-      await settle();
+      if (attempt || at === "open") await w.request.open();
+      if (attempt) await w.request.end();
+      await w.pass(0);
       assert.equal(s.status.state, "closed");
+      assert.equal(w.requests.length, 1);
+      assert.equal(opened.length, attempt, "nothing is told after the end");
       assert.deepEqual(w.left, NOTHING);
+      assert.deepEqual(getEventListeners(abort.signal, "abort"), []);
     });
   }
 });
@@ -389,6 +401,28 @@ test("a refusal whose body never ends is given up", async (t) => {
   await w.pass(4_000);
   assert.equal(faults[0].reason.type, "timeout");
   s.close();
+});
+
+test("onError may close", async (t) => {
+  const w = world(t);
+  const abort = new AbortController();
+  const states = [];
+  const { stream: s } = stream({ signal: abort.signal, onError: () => abort.abort(), onState: ({ state }) => states.push(state) });
+  await settle();
+  await w.request.fail();
+  assert.deepEqual(states, ["connecting", "closed"]);
+  assert.equal(s.status.reason.type, "closed");
+  assert.deepEqual(w.left, NOTHING);
+});
+
+test("nothing stays with the page's signal after any end", async (t) => {
+  const w = world(t);
+  const abort = new AbortController();
+  stream({ signal: abort.signal }).stream.close();
+  stream({ signal: abort.signal });
+  await settle();
+  await w.request.answer(401, {}, "");
+  assert.deepEqual(getEventListeners(abort.signal, "abort"), []);
 });
 
 test("headers that cannot be had are a failure like another", async (t) => {

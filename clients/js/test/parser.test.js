@@ -68,6 +68,7 @@ for (const [what, text, expected] of TABLE) {
 test("an event is told with its last byte, not with the next one's first", () => {
   assert.deepEqual(read(["data: a\r", "\r"]), [["message", "a", ""]]);
   assert.deepEqual(read(["data: a\r\n\r"]), [["message", "a", ""]]);
+  assert.deepEqual(read(["data: a\r", "", "\ndata: b\r\n\r\n"]), [["message", "a\nb", ""]], "nothing between CR and LF");
 });
 
 test("the id of the connection before is that of events without one", () => {

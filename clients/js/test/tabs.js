@@ -89,8 +89,8 @@ export class Locks {
     }
   }
 
-  /** How many hold one. */
-  get held() {
-    return [...this.#locks.values()].filter((queue) => queue.length).length;
+  /** How many hold one, or wait for one. */
+  get wanted() {
+    return [...this.#locks.values()].flat().length;
   }
 }
