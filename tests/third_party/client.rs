@@ -78,10 +78,10 @@ impl Client {
         Self { who, lines, task }
     }
 
-    /// Everything it has said.
-    pub fn lines(&self) -> Vec<Line> {
+    /// Looks at everything it has said.
+    pub fn read<T>(&self, look: impl FnOnce(&[Line]) -> T) -> T {
         assert!(!self.task.is_finished(), "{} is gone: {:#?}", self.who.user(), self.last_words());
-        self.lines.lock().expect("no holder panics").clone()
+        look(&self.lines.lock().expect("no holder panics"))
     }
 
     /// What is not ours, phantoms among it, but for those that come and go with the network.

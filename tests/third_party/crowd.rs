@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::client::{Client, Line, missing};
-use crate::front::{Front, Way};
+use crate::front::{Attempt, Front, Way};
 use crate::roster::{CLIENTS, Situation};
 use crate::support::{Nats, Publisher, skipped};
 
@@ -78,7 +78,7 @@ impl Crowd {
         for client in &self.clients {
             let wanted = &self.published;
             self.wait(client, "has all events", |lines| client.events(lines).count() >= wanted.len()).await;
-            let lines = client.lines();
+            let lines = client.read(<[Line]>::to_vec);
             let got: Vec<_> = client.events(&lines).collect();
             for (got, wanted) in got.iter().zip(wanted) {
                 let data = client.who.reading.of(&wanted.data);
@@ -96,7 +96,7 @@ impl Crowd {
 
     /// Here and now.
     pub fn mark(&self) -> Mark {
-        Mark(self.clients.iter().map(|client| client.lines().len()).collect())
+        Mark(self.clients.iter().map(|client| client.read(<[Line]>::len)).collect())
     }
 
     /// Waits until everybody has been told this since then.
@@ -131,7 +131,9 @@ impl Crowd {
         for client in &self.clients {
             let user = client.who.user();
             self.wait(client, &format!("asks {times} times"), |_| {
-                self.front.attempts()[since..].iter().filter(|attempt| attempt.user == user).count() >= times
+                self.front.attempts(|attempts| {
+                    attempts[since..].iter().filter(|attempt| attempt.user == user).count() >= times
+                })
             })
             .await;
         }
@@ -142,8 +144,8 @@ impl Crowd {
         for client in &self.clients {
             let user = client.who.user();
             self.wait(client, &format!("is refused: {reason}"), |_| {
-                let mut attempts = self.front.attempts().into_iter().skip(since);
-                attempts.any(|attempt| attempt.user == user && attempt.refused.as_deref() == Some(reason))
+                let is_refused = |attempt: &Attempt| attempt.user == user && attempt.refused.as_deref() == Some(reason);
+                self.front.attempts(|attempts| attempts[since..].iter().any(is_refused))
             })
             .await;
         }
@@ -167,12 +169,16 @@ impl Crowd {
 
     /// What each client has said since then.
     pub fn since(&self, mark: &Mark) -> Vec<(&Client, Vec<Line>)> {
-        self.clients.iter().zip(&mark.0).map(|(client, from)| (client, client.lines()[*from..].to_vec())).collect()
+        self.clients
+            .iter()
+            .zip(&mark.0)
+            .map(|(client, from)| (client, client.read(|lines| lines[*from..].to_vec())))
+            .collect()
     }
 
     async fn wait(&self, client: &Client, what: &str, done: impl Fn(&[Line]) -> bool) {
         let started = Instant::now();
-        while !done(&client.lines()) {
+        while !client.read(&done) {
             let user = client.who.user();
             assert!(started.elapsed() < STEP, "not within {STEP:?}: {user} {what}: {:#?}", client.last_words());
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -89,9 +89,9 @@ impl Front {
         let _ = self.shared.cut.send(());
     }
 
-    /// Every request so far.
-    pub fn attempts(&self) -> Vec<Attempt> {
-        self.shared.attempts.lock().expect("no holder panics").clone()
+    /// Looks at every request so far.
+    pub fn attempts<T>(&self, look: impl FnOnce(&[Attempt]) -> T) -> T {
+        look(&self.shared.attempts.lock().expect("no holder panics"))
     }
 }
 
@@ -125,7 +125,8 @@ async fn answer(near: &mut TcpStream, shared: &Shared) -> std::io::Result<()> {
         Way::Nowhere => return Ok(()),
         Way::Canned(bytes) => {
             near.write_all(bytes.as_bytes()).await?;
-            near.read(&mut [0]).await?;
+            // What else comes on this connection is nobody's business, until its end.
+            tokio::io::copy(near, &mut tokio::io::sink()).await?;
             return Ok(());
         }
         Way::Through | Way::Astray(_) | Way::Briefly(_) | Way::Anonymous | Way::Barred => {}

@@ -9,6 +9,7 @@
 mod client;
 mod crowd;
 mod front;
+mod habits;
 mod outages;
 mod roster;
 mod stories;

@@ -1,5 +1,4 @@
-//! Everything that happens when NATS or the sidecar goes: outages, drain, soft refusals, age, purges and limits of the stream. And at
-//! the end two things that sidestream does not do, with the reason why it does not.
+//! Everything that happens when NATS goes, and the sidecar with a goodbye: outages, drain, soft refusals, a purge, and silence.
 
 use std::path::Path;
 
@@ -7,7 +6,6 @@ use serde_json::json;
 
 use crate::crowd::Crowd;
 use crate::front::Way;
-use crate::roster::{Form, Situation};
 use crate::stories::{config, token_file};
 use crate::support::{App, DEADLINE, Nats, Version, bounded, eventually};
 
@@ -33,10 +31,6 @@ async fn every_client_comes_back_after_outages() {
         let app = nobody_is_let_in_before_nats_is_seen(&mut crowd, &mut nats, token.path()).await;
         comments_are_not_events(&mut crowd, &app).await;
         an_event_without_id_is_not_the_last_one(&mut crowd).await;
-        let _app = limits_of_the_stream_are_a_gap(&mut crowd, &nats, app, token.path()).await;
-        age_is_no_end(&mut crowd).await;
-        forms_that_some_take_for_events(&mut crowd).await;
-        no_content(&mut crowd).await;
     })
     .await;
 }
@@ -58,7 +52,7 @@ async fn the_sidecar_drains(crowd: &mut Crowd, mut app: App) {
     app.terminate();
     crowd.told(&drain, "sidestream.bye", json!({ "code": "drain" })).await;
     app.exit(DEADLINE).await;
-    let attempts = crowd.front.attempts().len();
+    let attempts = crowd.front.attempts(<[_]>::len);
     crowd.asked(attempts, 1).await;
 }
 
@@ -79,7 +73,7 @@ async fn nobody_is_let_in_before_nats_is_seen(crowd: &mut Crowd, nats: &mut Nats
     config.tables.insert_str(0, "event = false\n");
     let refused = crowd.mark();
     let app = App::bound(&config).await;
-    let attempts = crowd.front.attempts().len();
+    let attempts = crowd.front.attempts(<[_]>::len);
     crowd.front.leads_to(app.address());
     crowd.refused(attempts, "nats").await;
     nats.restart().await;
@@ -117,73 +111,4 @@ async fn an_event_without_id_is_not_the_last_one(crowd: &mut Crowd) {
     crowd.front.goes(Way::Through);
     crowd.told(&cut, "sidestream.connected", json!({ "resume": "exact" })).await;
     crowd.have_all().await;
-}
-
-/// The sidecar is killed, nobody is found for a while, and of what was published meanwhile the stream keeps the last two.
-async fn limits_of_the_stream_are_a_gap(crowd: &mut Crowd, nats: &Nats, mut app: App, token: &Path) -> App {
-    let (killed, attempts) = (crowd.mark(), crowd.front.attempts().len());
-    crowd.front.goes(Way::Nowhere);
-    crowd.front.cut();
-    app.kill();
-    crowd.asked(attempts, 2).await;
-    for _ in 0..5 {
-        crowd.publish_for_nobody(b"too old").await;
-    }
-    for number in 1..=2 {
-        crowd.publish("note", &format!("kept {number}")).await;
-    }
-    let jetstream = nats.jetstream().await;
-    let mut limited = jetstream.get_stream("EVENTS").await.expect("the stream").cached_info().config.clone();
-    limited.max_messages = 2;
-    jetstream.update_stream(limited).await.expect("the stream takes limits");
-    let app = App::start(&config(nats, token).server("max_age = \"4s\"\n")).await;
-    crowd.front.leads_to(app.address());
-    crowd.front.goes(Way::Through);
-    crowd.told(&killed, "sidestream.gap", json!({ "reason": "retention" })).await;
-    crowd.have_all().await;
-    crowd.gave_up(&killed, Situation::Down, true);
-    app
-}
-
-async fn age_is_no_end(crowd: &mut Crowd) {
-    let start = crowd.mark();
-    crowd.told(&start, "sidestream.bye", json!({ "code": "age" })).await;
-    crowd.publish("note", "behind an end by age").await;
-    crowd.connected(&start, 1).await;
-    crowd.have_all().await;
-}
-
-/// Each form, and behind it an event that names it.
-const FORMS: &str = "event: marker\nid: 1.1.1\ndata: start\n\n\
-    : a comment\n\nevent: marker\ndata: comment\n\n\
-    retry: 1000\n\nevent: marker\ndata: retry\n\n\
-    id: 1.2.1\n\nevent: marker\ndata: id\n\n";
-
-/// Why a heartbeat is one line without a blank one, and why `retry:` and ids ride on events that have data.
-async fn forms_that_some_take_for_events(crowd: &mut Crowd) {
-    let start = crowd.mark();
-    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
-    crowd.front.goes(Way::Canned(format!("{head}{:x}\r\n{FORMS}\r\n", FORMS.len())));
-    crowd.front.cut();
-    let forms = [(Form::Comment, "start", "comment"), (Form::Retry, "comment", "retry"), (Form::Id, "retry", "id")];
-    crowd.said(&start, "marker", "id").await;
-    for (client, lines) in crowd.since(&start) {
-        let at = |marker: &str| {
-            lines.iter().position(|line| line.name() == Some("marker") && line.data() == marker).expect("a marker")
-        };
-        let seen: Vec<_> = forms.iter().filter(|(_, from, to)| at(to) > at(from) + 1).map(|(form, ..)| *form).collect();
-        let listed: Vec<_> = client.who.phantoms.iter().copied().filter(|form| *form != Form::Piece).collect();
-        assert_eq!(seen, listed, "{}: {lines:.200?}", client.who.user());
-    }
-}
-
-/// The standard's word for "stay away", which not everybody hears: sidestream never says it.
-async fn no_content(crowd: &mut Crowd) {
-    let (cut, attempts) = (crowd.mark(), crowd.front.attempts().len());
-    crowd.front.goes(Way::Canned("HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n".to_owned()));
-    crowd.front.cut();
-    crowd.asked(attempts, 2).await;
-    crowd.front.goes(Way::Through);
-    crowd.connected(&cut, 1).await;
-    crowd.gave_up(&cut, Situation::NoContent, true);
 }

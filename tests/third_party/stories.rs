@@ -137,7 +137,7 @@ async fn a_goodbye_is_no_end(crowd: &mut Crowd, app: &App) {
 
 /// 401, as after a session's end: who stays away, and who asks again and again.
 async fn a_final_answer(crowd: &mut Crowd) {
-    let (cut, attempts) = (crowd.mark(), crowd.front.attempts().len());
+    let (cut, attempts) = (crowd.mark(), crowd.front.attempts(<[_]>::len));
     crowd.front.goes(Way::Anonymous);
     crowd.front.cut();
     crowd.asked(attempts, 2).await;
