@@ -68,7 +68,8 @@ impl Browser {
             .arg(profile.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // Not killed: a driver that is told nothing more closes its browser, and one that is killed leaves it behind.
+            // Not killed: a driver that is told nothing more closes its browser, and one that is killed leaves it
+            // behind.
             .spawn()
             .expect("node starts");
         let orders = child.stdin.take().expect("piped");

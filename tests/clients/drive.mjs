@@ -1,5 +1,5 @@
-// Drives one real browser by orders, one line of JSON each on standard input, and answers each with one line: `{"ok": value}` or
-// `{"failed": text}`. Tabs of one context share cookies, workers and locks. Ends with its standard input.
+// Drives one real browser by orders, one line of JSON each on standard input, and answers each with one line: `{"ok":
+// value}` or `{"failed": text}`. Tabs of one context share cookies, workers and locks. Ends with its standard input.
 // Usage: node drive.mjs chromium|firefox PROFILE_DIR
 import { createInterface } from 'node:readline';
 import { launch } from '../browser/browsers.mjs';
@@ -19,10 +19,15 @@ const orders = {
     await page.goto(url);
     await page.waitForFunction(() => window.ready === true);
   },
-  cookie: ({ tab, cookie }) => tabs.get(tab).evaluate((text) => { document.cookie = text; }, cookie),
+  cookie: ({ tab, cookie }) =>
+    tabs.get(tab).evaluate((text) => {
+      document.cookie = text;
+    }, cookie),
   // As text: what is passed on as it is has a limited depth in Firefox.
   async call({ tab, name, args }) {
-    const text = await tabs.get(tab).evaluate(async ([name, args]) => JSON.stringify((await window[name](...args)) ?? null), [name, args]);
+    const text = await tabs
+      .get(tab)
+      .evaluate(async ([name, args]) => JSON.stringify((await window[name](...args)) ?? null), [name, args]);
     return JSON.parse(text);
   },
   async close({ tab }) {

@@ -1,4 +1,5 @@
-//! The package as npm sees it: it is built, its own tests pass, it is as small as promised, and what is packed is what is meant to be.
+//! The package as npm sees it: it is built, its own tests pass, it is as small as promised, and what is packed is
+//! what is meant to be.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;

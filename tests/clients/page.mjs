@@ -1,18 +1,27 @@
-// The page of the tests: opens streams by the client, and writes down what each was told. The driver calls what stands in `window`.
+// The page of the tests: opens streams by the client, and writes down what each was told. The driver calls what
+// stands in `window`.
 
 import { connect } from "./index.js";
 import { connect as share } from "./worker.js";
 
 const streams = new Map();
 
-/** Options as JSON can say them, and `shared`: on a connection for all tabs. `worker`: by a script that stands there. */
+/**
+ * Options as JSON can say them, and `shared`: on a connection for all tabs. `worker`: by a script that stands there.
+ */
 function open(name, url, { shared, worker, ...options }) {
   const told = [];
   const tell = (what) => (value) => told.push({ [what]: value });
   const stream = (shared ? share : connect)(url, {
-    parse: "text", backoff: { min: 100, max: 1_000, stable: 1_000 }, ...options,
+    parse: "text",
+    backoff: { min: 100, max: 1_000, stable: 1_000 },
+    ...options,
     ...(worker && { worker: () => new SharedWorker(worker, { type: "module", name: "sidestream-1" }) }),
-    onOpen: tell("open"), onError: tell("fault"), onGap: tell("gap"), onBye: tell("bye"), onState: tell("state"),
+    onOpen: tell("open"),
+    onError: tell("fault"),
+    onGap: tell("gap"),
+    onBye: tell("bye"),
+    onState: tell("state"),
   });
   // Of long data the first two words are enough.
   const heard = [];

@@ -1,5 +1,5 @@
-//! One connection for all tabs: by a SharedWorker, and by a leader where there is none. Tabs come, go and die; every event is heard once and in
-//! order by each.
+//! One connection for all tabs: by a SharedWorker, and by a leader where there is none. Tabs come, go and die; every
+//! event is heard once and in order by each.
 
 use serde_json::{Value, json};
 
@@ -106,7 +106,8 @@ async fn eight_tabs(kind: Kind, by: By) {
     assert_eq!(report.cached(), &site.published[2..]);
     is_shared_by(&browser, "late", by, 8).await;
 
-    // The first leads, where there is a leader: it is closed. Others are closed and killed, and the server dies as well.
+    // The first leads, where there is a leader: it is closed. Others are closed and killed, and the server dies as
+    // well.
     browser.close_tab("0").await;
     site.publish(2).await;
     if kind == Kind::Chromium {

@@ -1,5 +1,6 @@
-//! A site for pages with the client: NATS, sidestream, a network that can be broken, and nginx, which knows the user by a cookie and serves
-//! the page and the client's scripts. nginx answers 502 while nobody is behind it: it has no page that tells browsers to come back.
+//! A site for pages with the client: NATS, sidestream, a network that can be broken, and nginx, which knows the user
+//! by a cookie and serves the page and the client's scripts. nginx answers 502 while nobody is behind it: it has no
+//! page that tells browsers to come back.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::Path;
@@ -120,7 +121,12 @@ http {{
     listen {at};
     root {pages};
     location / {{ try_files $uri @sidestream; }}
-    location /denied {{ rewrite ^ /events break; proxy_pass http://{upstream}; proxy_set_header X-Sidestream-Subjects "secret.>"; {SETTINGS} }}
+    location /denied {{
+      rewrite ^ /events break;
+      proxy_pass http://{upstream};
+      proxy_set_header X-Sidestream-Subjects "secret.>";
+      {SETTINGS}
+    }}
     location @sidestream {{ proxy_pass http://{upstream}; proxy_set_header X-Sidestream-Subjects ""; {SETTINGS} }}
   }}
 }}

@@ -1,8 +1,10 @@
-// One connection for several tabs without a SharedWorker: the tab that has the lock leads. It holds the connection and tells the others on a
-// channel; when it ends, the next one in the queue for the lock goes on from the last event ID.
+// One connection for several tabs without a SharedWorker: the tab that has the lock leads. It holds the connection
+// and tells the others on a channel; when it ends, the next one in the queue for the lock goes on from the last event
+// ID.
 //
-// Nothing is lost or doubled then, because all tabs see the same order on the channel. The new leader says there that it leads, and starts
-// when it hears that itself: all that came before on the channel counts, for all tabs, and what its predecessor said later counts for none.
+// Nothing is lost or doubled then, because all tabs see the same order on the channel. The new leader says there that
+// it leads, and starts when it hears that itself: all that came before on the channel counts, for all tabs, and what
+// its predecessor said later counts for none.
 
 import type { Hooks, Source } from "./link.js";
 import { hold, holdLock, Kept, pass, type News, type Shared } from "./shared.js";

@@ -1,5 +1,6 @@
-// The transport by the browser's EventSource. Where the server answered, the browser comes back by itself, when the server told it to:
-// only the browser knows `retry`. Where it did not, the attempt has ended. Where the EventSource is dead, one request tells why.
+// The transport by the browser's EventSource. Where the server answered, the browser comes back by itself, when the
+// server told it to: only the browser knows `retry`. Where it did not, the attempt has ended. Where the EventSource
+// is dead, one request tells why.
 
 import { judge } from "./refusal.js";
 import { ask, settle } from "./request.js";

@@ -1,4 +1,5 @@
-// What a page holds: handlers by name, the last event of each, the status and who watches it. Where events come from is left to a source.
+// What a page holds: handlers by name, the last event of each, the status and who watches it. Where events come from
+// is left to a source.
 
 import type { Hooks, Source } from "./link.js";
 import type { Fault, Last, Options, SidestreamEvent, Status, Stream } from "./types.js";

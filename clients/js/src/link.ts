@@ -1,5 +1,6 @@
-// The state machine of one connection that is kept: connecting, open, waiting, closed. It counts attempts, watches heartbeats and the
-// network, and keeps the last event ID. Transports make the attempts; handlers and parsing are left to others.
+// The state machine of one connection that is kept: connecting, open, waiting, closed. It counts attempts, watches
+// heartbeats and the network, and keeps the last event ID. Transports make the attempts; handlers and parsing are
+// left to others.
 
 import { delay } from "./backoff.js";
 import { byEventSource } from "./eventsource.js";

@@ -9,7 +9,10 @@ export interface Blocks {
   retry(milliseconds: number): void;
 }
 
-/** Gives a function to be called with each piece of the text; what stands behind the last empty line is never an event. */
+/**
+ * Gives a function to be called with each piece of the text; what stands behind the last empty line is never an
+ * event.
+ */
 export function parser(lastEventId: string, blocks: Blocks): (text: string) => void {
   const lineEnd = /\r\n|\r|\n/g;
   let line = "";

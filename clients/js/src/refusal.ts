@@ -13,7 +13,10 @@ function passes(status: number): boolean {
   return [408, 425, 429].includes(status) || status >= 500;
 }
 
-/** Judges a head. Nothing: this is a stream. The body of a refusal is read for its code, that of a stream is not touched. */
+/**
+ * Judges a head. Nothing: this is a stream. The body of a refusal is read for its code, that of a stream is not
+ * touched.
+ */
 export async function judge(response: Response): Promise<Outcome | undefined> {
   const { headers, status } = response;
   const after = retryAfter(headers.get("retry-after"));

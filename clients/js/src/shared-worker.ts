@@ -1,5 +1,5 @@
-// The SharedWorker: holds the connections of all tabs of this origin, each once. A tab holds a lock as long as it lives, and whoever gets
-// that lock knows that the tab is gone, however it went.
+// The SharedWorker: holds the connections of all tabs of this origin, each once. A tab holds a lock as long as it
+// lives, and whoever gets that lock knows that the tab is gone, however it went.
 
 import { hold, Kept, type News, type Shared } from "./shared.js";
 import type { Source } from "./link.js";

@@ -35,7 +35,8 @@ const NAMES = 1_000;
 /** What may be shared of what a page asks for. Throws a TypeError where the URL is none. */
 export function shared(url: string | URL, options: SharedOptions): Shared {
   const { href } = new URL(url, globalThis.location?.href);
-  const { headers, credentials, lastEventId, subjects, backoff, maxRetries, heartbeatTimeout, connectTimeout } = options;
+  const { headers, credentials, lastEventId, subjects, backoff, maxRetries, heartbeatTimeout, connectTimeout } =
+    options;
   const all = { headers, credentials, lastEventId, subjects, backoff, maxRetries, heartbeatTimeout, connectTimeout };
   const given = Object.fromEntries(Object.entries(all).filter(([, value]) => value !== undefined)) as LinkOptions;
   // JSON has no Infinity: it would be as good as absent, which it is by default.
@@ -52,7 +53,10 @@ export class Kept {
     this.#status = { state: "connecting", attempt: 0, lastEventId };
   }
 
-  /** Keeps what is told. Of the server's own events, those that still hold: that the stream is open, and that NATS is away. */
+  /**
+   * Keeps what is told. Of the server's own events, those that still hold: that the stream is open, and that NATS is
+   * away.
+   */
   take(news: News): void {
     if (news.type === "status") this.#state(news.status);
     else if (news.type === "event") this.#event(news.event);
@@ -104,7 +108,10 @@ export function pass(news: News, hooks: Hooks): void {
   }
 }
 
-/** Waits for a Web Lock, unless the signal aborts, and holds it until the function that it gives is called, or this tab is no more. */
+/**
+ * Waits for a Web Lock, unless the signal aborts, and holds it until the function that it gives is called, or this
+ * tab is no more.
+ */
 export async function holdLock(name: string, signal?: AbortSignal): Promise<() => void> {
   return new Promise((held, failed) => {
     const hold = (): Promise<void> => new Promise((release) => held(release));

@@ -15,7 +15,10 @@ export interface Outcome {
 /** An answer that was a stream, and ended. */
 export const ENDED: Outcome = { reason: { type: "ended" } };
 
-/** To whom an attempt is told. Nothing is told once it is cancelled, which the sink does with one that has ended. Needs no `this`. */
+/**
+ * To whom an attempt is told. Nothing is told once it is cancelled, which the sink does with one that has ended.
+ * Needs no `this`.
+ */
 export interface Sink {
   /** An event. Without data it is none, but its id counts. */
   event(name: string, data: string | undefined, lastEventId: string): void;

@@ -31,7 +31,16 @@ export interface Gap {
   /** The first sequence behind the gap, where it is known. */
   next: number | null;
   /** Why; servers to come may name others. */
-  reason: "retention" | "purged" | "reset" | "cursor_unknown" | "replay_limit" | "oversize" | "undecodable" | "upstream" | (string & {});
+  reason:
+    | "retention"
+    | "purged"
+    | "reset"
+    | "cursor_unknown"
+    | "replay_limit"
+    | "oversize"
+    | "undecodable"
+    | "upstream"
+    | (string & {});
 }
 
 /** `sidestream.bye`: the server ends this connection; the client comes back by itself. */
@@ -57,7 +66,10 @@ export interface ServerEvents {
 export type Reason =
   /** `close()` was called, or the signal aborted. */
   | { readonly type: "closed" }
-  /** The server said no. Status 200: softly, with `Sidestream-Refused`. `code` is the server's own word for it, empty where it gave none. */
+  /**
+   * The server said no. Status 200: softly, with `Sidestream-Refused`. `code` is the server's own word for it, empty
+   * where it gave none.
+   */
   | { readonly type: "refused"; readonly status: number; readonly code: string }
   /** 200, and not an event stream: a page of a proxy or of a login. */
   | { readonly type: "content-type"; readonly contentType: string }
@@ -101,7 +113,8 @@ export type Fault =
 export interface LinkOptions {
   /**
    * `eventsource`: the browser's own. `fetch`: needed for headers; it sees status codes and hears every name.
-   * Default: `eventsource`, or `fetch` where there are headers, where credentials are `omit`, or where there is no EventSource.
+   * Default: `eventsource`, or `fetch` where there are headers, where credentials are `omit`, or where there is no
+   * EventSource.
    */
   transport?: "eventsource" | "fetch";
   /** More request headers, or what gives them before each attempt. `fetch` only. Default: none. */
@@ -113,15 +126,21 @@ export interface LinkOptions {
   /** Narrows the stream to these subjects (routes with `select`). Default: everything granted. */
   subjects?: readonly string[];
   /**
-   * Milliseconds. The wait before attempt n is random between 0 and `min * 2^(n-1)`, at most `max`, and never shorter than the server
-   * asked for; n begins anew after a connection that held for `stable`. Default: 500, 30000, 5000.
+   * Milliseconds. The wait before attempt n is random between 0 and `min * 2^(n-1)`, at most `max`, and never shorter
+   * than the server asked for; n begins anew after a connection that held for `stable`. Default: 500, 30000, 5000.
    */
   backoff?: { min?: number; max?: number; stable?: number };
   /** Attempts in a row that may fail after the first. Default: Infinity. */
   maxRetries?: number;
-  /** Silence that means that a connection is dead, in heartbeats as the server told their interval. 0: never. Default: 2.5. */
+  /**
+   * Silence that means that a connection is dead, in heartbeats as the server told their interval. 0: never. Default:
+   * 2.5.
+   */
   heartbeatTimeout?: number;
-  /** How long an attempt may take to its first event, in milliseconds, and not less than the silence allowed. Default: 30000. */
+  /**
+   * How long an attempt may take to its first event, in milliseconds, and not less than the silence allowed. Default:
+   * 30000.
+   */
   connectTimeout?: number;
 }
 
@@ -155,10 +174,14 @@ export type Named<E> = Omit<E, keyof ServerEvents> & ServerEvents;
 /** A stream that has been opened. Its functions need no `this`. */
 export interface Stream<E extends object = Record<string, unknown>> {
   /**
-   * Calls the handler for each event of this name, until the function that it returns is called. The same handler added twice is called
-   * twice. One added while an event is handled gets the next; one removed meanwhile gets nothing more.
+   * Calls the handler for each event of this name, until the function that it returns is called. The same handler
+   * added twice is called twice. One added while an event is handled gets the next; one removed meanwhile gets
+   * nothing more.
    */
-  on<K extends keyof Named<E> & string>(name: K, handler: (data: Named<E>[K], event: SidestreamEvent) => void): () => void;
+  on<K extends keyof Named<E> & string>(
+    name: K,
+    handler: (data: Named<E>[K], event: SidestreamEvent) => void,
+  ): () => void;
   /** The last event of a name that has or had a handler; the same object until the next one. */
   last<K extends keyof Named<E> & string>(name: K): Last<Named<E>[K]> | undefined;
   /** Calls the listener after each change of `status`, until the function that it returns is called. */

@@ -1,4 +1,5 @@
-// The client with one connection for all tabs of an origin: a SharedWorker holds it, or else the tab that leads, or else each tab its own.
+// The client with one connection for all tabs of an origin: a SharedWorker holds it, or else the tab that leads, or
+// else each tab its own.
 
 import { overChannel } from "./channel.js";
 import { face } from "./face.js";
@@ -44,6 +45,9 @@ function source(url: string | URL, options: SharedOptions, hooks: Hooks): Source
  *
  * A tab that comes late gets the last event of each name first, marked `cached`. Always by `fetch`.
  */
-export function connect<E extends object = Record<string, unknown>>(url: string | URL, options: SharedOptions = {}): Stream<E> {
+export function connect<E extends object = Record<string, unknown>>(
+  url: string | URL,
+  options: SharedOptions = {},
+): Stream<E> {
   return face<E>(options as object, (hooks) => source(url, options, hooks));
 }

@@ -1,5 +1,5 @@
-// One connection for several tabs without a SharedWorker: who leads, what late tabs get, and that a change of the leader costs nothing,
-// also where what the old one said is still on its way.
+// One connection for several tabs without a SharedWorker: who leads, what late tabs get, and that a change of the
+// leader costs nothing, also where what the old one said is still on its way.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -54,7 +54,9 @@ function origin(t) {
         enter,
         /** The data of the page's own events. */
         get data() {
-          return heard.filter(({ name }) => !name.startsWith("sidestream.")).map(({ data, cached }) => (cached ? `${data} (kept)` : data));
+          return heard
+            .filter(({ name }) => !name.startsWith("sidestream."))
+            .map(({ data, cached }) => (cached ? `${data} (kept)` : data));
         },
         get names() {
           return heard.map(({ name }) => name);

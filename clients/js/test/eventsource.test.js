@@ -1,4 +1,5 @@
-// The EventSource transport: what is left to the browser, what is not, and the one request that tells why an EventSource died.
+// The EventSource transport: what is left to the browser, what is not, and the one request that tells why an
+// EventSource died.
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -70,7 +71,12 @@ test("where the server answered, the browser comes back, as the server told it",
   await w.source.connected({ id: "e.3.1" });
   await w.source.event("sidestream.bye", '{"code":"age","reconnect":2000}', "e.4.1");
   await w.source.broke();
-  assert.deepEqual(s.status, { state: "waiting", attempt: 1, lastEventId: "e.4.1", reason: { type: "bye", code: "age" } });
+  assert.deepEqual(s.status, {
+    state: "waiting",
+    attempt: 1,
+    lastEventId: "e.4.1",
+    reason: { type: "bye", code: "age" },
+  });
   await w.pass(20_000);
   await w.source.connected({ id: "e.4.1" });
   assert.equal(s.status.state, "open");

@@ -96,7 +96,10 @@ test("a handler that throws stops nothing", async (t) => {
   stream.on("message", (data) => heard.push(data));
   await say("data: 1\n\ndata: 2\n\n");
   assert.deepEqual(heard, [1, 2]);
-  assert.deepEqual(faults, [{ type: "handler", error }, { type: "handler", error }]);
+  assert.deepEqual(faults, [
+    { type: "handler", error },
+    { type: "handler", error },
+  ]);
 });
 
 test("callbacks and listeners that throw stop nothing, and an onError that throws neither", async (t) => {
@@ -106,7 +109,11 @@ test("callbacks and listeners that throw stop nothing, and an onError that throw
   const thrower = (text) => () => {
     throw new Error(text);
   };
-  const options = { onOpen: thrower("open"), onState: thrower("state"), onError: ({ error }) => thrower(`error of ${error.message}`)() };
+  const options = {
+    onOpen: thrower("open"),
+    onState: thrower("state"),
+    onError: ({ error }) => thrower(`error of ${error.message}`)(),
+  };
   const { stream, say } = await open(t, options);
   stream.subscribe(thrower("listener"));
   const heard = [];
@@ -134,12 +141,27 @@ test("without onError, what the page threw is reported, and the network is not",
 test("the server's own events reach who names them, and the callbacks", async (t) => {
   const told = [];
   const tell = (what) => (data) => told.push([what, data]);
-  const callbacks = { onOpen: tell("open"), onGap: tell("gap"), onBye: tell("bye"), onDegraded: tell("degraded"), onOk: tell("ok"), onSynced: tell("synced") };
+  const callbacks = {
+    onOpen: tell("open"),
+    onGap: tell("gap"),
+    onBye: tell("bye"),
+    onDegraded: tell("degraded"),
+    onOk: tell("ok"),
+    onSynced: tell("synced"),
+  };
   const { stream, say } = await open(t, callbacks);
   const heard = [];
   stream.on("message", (data) => heard.push(data));
   const gap = { stream: "EVENTS", after: 4, next: 9, reason: "retention" };
-  for (const [name, data] of [["gap", gap], ["degraded", {}], ["ok", {}], ["synced", {}], ["heartbeat", { time: 1 }], ["news", {}], ["bye", { code: "age", reconnect: 9 }]]) {
+  for (const [name, data] of [
+    ["gap", gap],
+    ["degraded", {}],
+    ["ok", {}],
+    ["synced", {}],
+    ["heartbeat", { time: 1 }],
+    ["news", {}],
+    ["bye", { code: "age", reconnect: 9 }],
+  ]) {
     await say(`event: sidestream.${name}\ndata: ${JSON.stringify(data)}\n\n`);
   }
   assert.deepEqual(told, [
@@ -177,6 +199,9 @@ test("the status is the same object until it changes, and listeners hear of each
   await w.request.end();
   off();
   stream.close();
-  assert.deepEqual(seen.map(({ state }) => state), ["waiting"]);
+  assert.deepEqual(
+    seen.map(({ state }) => state),
+    ["waiting"],
+  );
   assert.equal(seen[0].attempt, 1);
 });

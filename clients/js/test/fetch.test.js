@@ -1,4 +1,5 @@
-// The fetch transport and the state machine: what is asked, what an answer means, when the next attempt comes, and what is left behind.
+// The fetch transport and the state machine: what is asked, what an answer means, when the next attempt comes, and
+// what is left behind.
 
 import assert from "node:assert/strict";
 import { getEventListeners } from "node:events";
@@ -9,7 +10,12 @@ import { NOTHING, settle, world } from "./world.js";
 /** A stream by fetch whose faults are kept. */
 function stream(options = {}) {
   const faults = [];
-  const opened = connect("/events", { transport: "fetch", parse: "text", onError: (fault) => faults.push(fault), ...options });
+  const opened = connect("/events", {
+    transport: "fetch",
+    parse: "text",
+    onError: (fault) => faults.push(fault),
+    ...options,
+  });
   return { stream: opened, faults };
 }
 
@@ -95,7 +101,10 @@ test("a content type with parameters, and in capitals, is an event stream", asyn
   s.close();
 });
 
-for (const [what, value] of [["in seconds", "7"], ["as a date", () => new Date(Date.now() + 7_000).toUTCString()]]) {
+for (const [what, value] of [
+  ["in seconds", "7"],
+  ["as a date", () => new Date(Date.now() + 7_000).toUTCString()],
+]) {
   test(`Retry-After ${what} is respected`, async (t) => {
     const w = world(t);
     const { stream: s } = stream();
@@ -129,7 +138,15 @@ test("a soft refusal is not open, counts, and is told when to come back", async 
 test("waits grow to the cap, at random from nothing on", async (t) => {
   const w = world(t);
   const { stream: s } = stream({ backoff: { min: 100, max: 1_000 } });
-  for (const [chance, wait] of [[0.999, 99.9], [0.999, 199.8], [0, 0], [0.5, 400], [0.999, 999], [0.5, 500], [0.999, 999]]) {
+  for (const [chance, wait] of [
+    [0.999, 99.9],
+    [0.999, 199.8],
+    [0, 0],
+    [0.5, 400],
+    [0.999, 999],
+    [0.5, 500],
+    [0.999, 999],
+  ]) {
     await settle();
     w.chance(chance);
     const before = w.requests.length;
@@ -172,7 +189,12 @@ test("a goodbye says when to come back, once, and why", async (t) => {
   await w.request.push('event: sidestream.bye\nid: e.9.1\ndata: {"code":"drain","reconnect":5000}\n\n');
   await w.request.end();
   assert.deepEqual(byes, [{ code: "drain", reconnect: 5000 }]);
-  assert.deepEqual(s.status, { state: "waiting", attempt: 1, lastEventId: "e.9.1", reason: { type: "bye", code: "drain" } });
+  assert.deepEqual(s.status, {
+    state: "waiting",
+    attempt: 1,
+    lastEventId: "e.9.1",
+    reason: { type: "bye", code: "drain" },
+  });
   await w.pass(4_999);
   assert.equal(w.requests.length, 1);
   await w.pass(1);
@@ -216,7 +238,10 @@ test("gives up after maxRetries, with the last reason", async (t) => {
   assert.equal(w.requests.length, 3);
   assert.equal(s.status.state, "closed");
   assert.deepEqual(s.status.reason, { type: "retries", last: { type: "refused", status: 503, code: "" } });
-  assert.deepEqual(faults.map((fault) => fault.final), [false, false, true]);
+  assert.deepEqual(
+    faults.map((fault) => fault.final),
+    [false, false, true],
+  );
   assert.deepEqual(w.left, NOTHING);
 });
 
@@ -372,7 +397,12 @@ test("a signal closes, and one that has aborted opens nothing", async (t) => {
 });
 
 test("a status callback may close", async (t) => {
-  for (const [at, attempt] of [["connecting", 0], ["open", 0], ["waiting", 1], ["connecting", 1]]) {
+  for (const [at, attempt] of [
+    ["connecting", 0],
+    ["open", 0],
+    ["waiting", 1],
+    ["connecting", 1],
+  ]) {
     await t.test(`${at}, after ${attempt} failed`, async (t) => {
       const w = world(t);
       w.chance(0);
@@ -407,7 +437,11 @@ test("onError may close", async (t) => {
   const w = world(t);
   const abort = new AbortController();
   const states = [];
-  const { stream: s } = stream({ signal: abort.signal, onError: () => abort.abort(), onState: ({ state }) => states.push(state) });
+  const { stream: s } = stream({
+    signal: abort.signal,
+    onError: () => abort.abort(),
+    onState: ({ state }) => states.push(state),
+  });
   await settle();
   await w.request.fail();
   assert.deepEqual(states, ["connecting", "closed"]);

@@ -48,9 +48,8 @@ class Request {
 
   /** The first event of a stream of ours. */
   async connected({ id = "e.1.1", heartbeat = 15, retry = 0 } = {}) {
-    await this.push(
-      `event: sidestream.connected\nretry: ${retry}\nid: ${id}\ndata: {"connection":"c1","resume":"new","heartbeat":${heartbeat}}\n\n`,
-    );
+    const data = JSON.stringify({ connection: "c1", resume: "new", heartbeat });
+    await this.push(`event: sidestream.connected\nretry: ${retry}\nid: ${id}\ndata: ${data}\n\n`);
   }
 
   /** Answers with a stream of ours that begins. */

@@ -1,6 +1,14 @@
 // What the types promise a page, checked by the compiler through the package's own exports: nothing here runs.
 
-import { connect, type Bye, type Fault, type Gap, type Reason, type SidestreamEvent, type Status } from "@sidestream/client";
+import {
+  connect,
+  type Bye,
+  type Fault,
+  type Gap,
+  type Reason,
+  type SidestreamEvent,
+  type Status,
+} from "@sidestream/client";
 
 /** Compiles only where both are the same type. */
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;

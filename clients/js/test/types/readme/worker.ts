@@ -1,3 +1,5 @@
 import { connect } from "@sidestream/client/worker";
 
-connect("/events", { worker: () => new SharedWorker("/static/sidestream-worker.js", { type: "module", name: "sidestream-1" }) });
+connect("/events", {
+  worker: () => new SharedWorker("/static/sidestream-worker.js", { type: "module", name: "sidestream-1" }),
+});
