@@ -102,13 +102,16 @@ of_both! {
         site.post(&alice, "/orders", &json!({ "item": "behind a restart" })).await;
         assert_eq!(data(&listener.event().await)["item"], "behind a restart");
 
-        // The sidecar: the stream ends, and what is published meanwhile is there when it is opened again.
-        site.restart("sidestream").await;
+        // The sidecar: the stream ends, nginx answers in its place so that browsers come back, and what is published meanwhile is there
+        // when it is opened again.
+        let gap = site.interrupt("sidestream").await;
         let goodbye = listener.event().await;
         assert_eq!((goodbye.name.as_str(), &data(&goodbye)["code"]), ("sidestream.bye", &json!("drain")));
         let last = listener.last_event_id().to_owned();
         assert_eq!(listener.rest().await, []);
+        assert_eq!(site.knock(&alice, &[]).await, 200);
         site.post(&alice, "/announcements", &json!({ "text": "while nobody listened" })).await;
+        gap.close();
         let mut listener = site.listen_again(&alice, &last).await;
         assert_eq!(listener.resume(), "exact");
         assert_eq!(data(&listener.event_within(DEADLINE).await)["text"], "while nobody listened");

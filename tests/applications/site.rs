@@ -58,6 +58,26 @@ impl Session {
     }
 }
 
+fn signal(pid: i32, signal: Signal) {
+    kill_process(Pid::from_raw(pid).expect("a process"), signal).expect("it is ours");
+}
+
+/// Time in which a program is away. Dropping it ends the time as well: the script waits for whoever starts programs.
+pub struct Gap {
+    keeper: i32,
+}
+
+impl Gap {
+    /// Lets the script start the program again.
+    pub fn close(self) {}
+}
+
+impl Drop for Gap {
+    fn drop(&mut self) {
+        signal(self.keeper, Signal::CONT);
+    }
+}
+
 /// The example with all that belongs to it. Dropping it ends everything.
 pub struct Site {
     run: Child,
@@ -185,11 +205,29 @@ impl Site {
 
     /// Ends one of the programs by SIGTERM and waits until the script has started another.
     pub async fn restart(&self, name: &str) {
-        let file = self.work.path().join(format!("{name}.pid"));
-        let pid = || std::fs::read_to_string(&file).ok()?.trim().parse().ok();
-        let old: i32 = pid().expect("it runs");
-        kill_process(Pid::from_raw(old).expect("a process"), Signal::TERM).expect("it is ours");
-        eventually(&format!("another {name}"), DEADLINE, async || pid().filter(|new| *new != old)).await;
+        let old = self.pid(name).expect("it runs");
+        signal(old, Signal::TERM);
+        eventually(&format!("another {name}"), DEADLINE, async || self.pid(name).filter(|new| *new != old)).await;
+    }
+
+    /// Ends one of the programs by SIGTERM and keeps the script from starting another until [`Gap::close`].
+    pub async fn interrupt(&self, name: &str) -> Gap {
+        let pid = self.pid(name).expect("it runs");
+        let status = |field: &str| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("nobody has waited for it");
+            let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("proc(5)");
+            line.trim().to_owned()
+        };
+        let keeper = status("PPid:").parse().expect("a process id");
+        signal(keeper, Signal::STOP);
+        signal(pid, Signal::TERM);
+        eventually(&format!("the end of {name}"), DEADLINE, async || status("State:").starts_with('Z').then_some(()))
+            .await;
+        Gap { keeper }
+    }
+
+    fn pid(&self, name: &str) -> Option<i32> {
+        std::fs::read_to_string(self.work.path().join(format!("{name}.pid"))).ok()?.trim().parse().ok()
     }
 
     /// Waits until the application answers again.

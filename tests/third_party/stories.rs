@@ -10,6 +10,7 @@ use crate::front::Way;
 use crate::roster::{Form, Situation};
 use crate::support::{App, Config, Nats, Version, bounded};
 
+/// What opens the admin listener.
 pub const TOKEN: &str = "third-party-tests";
 
 /// Short heartbeats, a low limit for events, subjects without ids, and identities that end.
