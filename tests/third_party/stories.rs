@@ -8,7 +8,7 @@ use crate::client::Line;
 use crate::crowd::Crowd;
 use crate::front::Way;
 use crate::roster::{Form, Situation};
-use crate::support::{App, Config, Nats, Version, bounded};
+use crate::support::{App, Config, DEADLINE, Nats, Version, bounded};
 
 /// What opens the admin listener.
 pub const TOKEN: &str = "third-party-tests";
@@ -117,6 +117,8 @@ async fn what_cannot_be_sent_is_a_gap(crowd: &mut Crowd) {
 async fn a_goodbye_is_no_end(crowd: &mut Crowd, app: &App) {
     let kicked = crowd.mark();
     crowd.front.goes(Way::Briefly(Duration::from_secs(3)));
+    // Those that were cut are gone by now.
+    app.metric_is("sidestream_connections", &[], crowd.len() as f64, DEADLINE).await;
     let listed: Value =
         serde_json::from_str(&app.admin_ask("GET", "/connections", Some(TOKEN)).await.text()).expect("JSON");
     let connections = listed["connections"].as_array().expect("a list");
