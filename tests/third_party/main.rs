@@ -1,4 +1,5 @@
-//! Clients of event streams that others wrote receive, resume, and survive every frame of ours: npm's, PyPI's, crates.io's, and curl.
+//! Clients of event streams that others wrote receive, resume, and survive every frame of ours: from npm, PyPI and the crates
+//! registry, and curl.
 //!
 //! All clients live through one scenario at the same time, against one sidecar on a real NATS server, each as a process of its own
 //! (`node/`, `python/`, `rust/`). Between them stands a front that says who the user is, cuts, and answers otherwise on request. Every

@@ -9,7 +9,7 @@ pub enum Origin {
     NpmOnNewerNode,
     /// PyPI.
     Pypi,
-    /// crates.io.
+    /// The crates registry.
     Crates,
     /// `curl -N`, parsed by our own parser.
     Curl,

@@ -1,4 +1,4 @@
-//! crates.io's clients of event streams, one of them each run. It prints a JSON line for every event that the client hands over, and
+//! Clients of event streams that are crates, one of them each run. It prints a JSON line for every event that the client hands over, and
 //! one, `{"ended": why}`, when the client has given up. The little loop around it then starts it anew from the last id, as an
 //! application has to that uses it. What the clients do of themselves, and where they leave the standard, is told in
 //! `../deviations.rs`.
