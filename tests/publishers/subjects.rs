@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sidestream::config::Config;
 use sidestream::config::load::{Sources, load_text};
 use sidestream::frame::checked_name;
-use sidestream::publish::{broadcast_subject, user_subject};
+use sidestream::publish::{broadcast_target, user_target};
 
 use crate::driver::{Driver, Language};
 use crate::support::{self, Nats, Version};
@@ -124,9 +124,12 @@ fn config(encoding: &str) -> Config {
 fn measure(encoding: &str, users: &[String], events: &[String]) -> Value {
     let config = config(encoding);
     let name = |event: &&String| checked_name(event).is_some() && event.trim() == **event;
-    let event =
-        |event: &String| Some(event).filter(name).and_then(|event| broadcast_subject(&config, Some(event)).ok());
-    let user = |user: &String| user_subject(&config, user, Some("note")).ok();
+    let event = |event: &String| {
+        Some(event)
+            .filter(name)
+            .and_then(|event| broadcast_target(&config, Some(event)).ok().map(|target| target.subject))
+    };
+    let user = |user: &String| user_target(&config, user, Some("note")).ok().map(|target| target.subject);
     let (users, events): (Vec<_>, Vec<_>) = (users.iter().map(user).collect(), events.iter().map(event).collect());
     json!({ "users": users, "events": events })
 }
