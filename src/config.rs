@@ -53,6 +53,8 @@ pub struct Config {
     pub heartbeat: Heartbeat,
     /// Recent frames kept in memory, in bytes, per stream.
     pub history_bytes: usize,
+    /// Who is told who is connected; `None` tells nobody.
+    pub presence: Option<Presence>,
     /// Logging.
     pub log: Log,
 }
@@ -278,6 +280,15 @@ pub struct Heartbeat {
     pub interval: Duration,
     /// An event with the cursor, rather than a comment line.
     pub event: bool,
+}
+
+/// `[presence]` with a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Presence {
+    /// The concrete subject on which changes are published.
+    pub subject: String,
+    /// A user without a connection is still there for so long.
+    pub grace: Duration,
 }
 
 /// `[log]`.

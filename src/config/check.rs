@@ -6,12 +6,12 @@
 mod identity;
 mod limits;
 mod nats;
+mod presence;
 mod route;
 mod secret;
 mod server;
 mod stream;
 mod trust;
-mod unbuilt;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -34,7 +34,6 @@ pub(super) fn check(texts: &Texts, table: &Table, env: &[(String, String)]) -> (
     let mut cx = Checker { texts, env, faults: Vec::new(), warnings: Vec::new() };
     let root = Section::root(table);
     cx.version(&root);
-    unbuilt::check(&mut cx, &root);
     let identity = identity::check(&mut cx, &root.section("identity"));
     let trust = trust::check(&mut cx, &root, &identity);
     let routes = route::check(&mut cx, &root, &identity, trust.is_some());
@@ -50,6 +49,7 @@ pub(super) fn check(texts: &Texts, table: &Table, env: &[(String, String)]) -> (
         limits: limits::check(&mut cx, &root.section("limits")),
         heartbeat: limits::check_heartbeat(&mut cx, &root.section("heartbeat")),
         history_bytes: cx.memory_size(&history, "bytes"),
+        presence: presence::check(&mut cx, &root.section("presence")),
         log: limits::check_log(&mut cx, &root.section("log")),
     };
     limits::check_budget(&mut cx, &root, &config);

@@ -69,7 +69,7 @@ pub(super) static ROOT: &[Key] = &[
     key("limits", Shape::Table(LIMITS)),
     key("heartbeat", Shape::Table(&[key("interval", Duration), key("event", Flag)])),
     key("history", Shape::Table(&[key("bytes", Size)])),
-    key("presence", Shape::Table(&[key("subject", Text)])),
+    key("presence", Shape::Table(&[key("subject", Text), key("grace", Duration)])),
     key("log", Shape::Table(&[key("level", Text), key("format", Choice(&["auto", "text", "json"]))])),
 ];
 

@@ -11,13 +11,14 @@ use super::{Config, Limits, Secret};
 use crate::route::RouteTable;
 
 /// Keys, or tables of keys, that are read when the process begins and not again.
-const RESTART: [&str; 12] = [
+const RESTART: [&str; 13] = [
     "server.listen",
     "server.tls",
     "admin.listen",
     "nats",
     "stream",
     "history",
+    "presence",
     "log.format",
     "limits.unsent_buffer",
     "limits.event_bytes",
@@ -87,6 +88,7 @@ fn kept(old: &Config, mut new: Config) -> Config {
     new.nats = old.nats.clone();
     new.streams = old.streams.clone();
     new.history_bytes = old.history_bytes;
+    new.presence = old.presence.clone();
     new.log.format = old.log.format;
     let Limits { unsent_buffer, event_bytes, replay_events, replays, memory, .. } = old.limits;
     new.limits = Limits { unsent_buffer, event_bytes, replay_events, replays, memory, ..new.limits };
