@@ -27,6 +27,7 @@ pub mod telemetry;
 pub mod cluster;
 pub mod feed;
 pub mod http;
+pub mod presence;
 pub mod server;
 
 // Wiring, and the commands around it.

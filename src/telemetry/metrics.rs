@@ -22,7 +22,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 pub use self::feed::{FeedMetrics, LeaderMetrics};
 pub use self::labels::{CloseReason, Phase, Proof, Protocol, REFUSAL_CODES, Refused};
 pub use self::number::Number;
-pub use self::process::{MemoryMetrics, ReloadMetrics, TlsMetrics};
+pub use self::process::{MemoryMetrics, PresenceMetrics, ReloadMetrics, TlsMetrics};
 pub use self::shard::{Closed, Opened, ShardMetrics};
 use crate::link::FeedStatus;
 
@@ -38,6 +38,8 @@ pub struct Metrics {
     pub shards: Vec<Arc<ShardMetrics>>,
     /// The process's memory.
     pub memory: MemoryMetrics,
+    /// Who is there.
+    pub presence: Arc<PresenceMetrics>,
     /// Certificate files.
     pub tls: TlsMetrics,
     /// The configuration.
@@ -63,6 +65,7 @@ impl Metrics {
             feed: Arc::new(FeedMetrics::new(streams.len())),
             shards: (0..shards).map(|_| Arc::new(ShardMetrics::new(&routes))).collect(),
             memory: MemoryMetrics::default(),
+            presence: Arc::default(),
             tls: TlsMetrics::default(),
             reload: ReloadMetrics::started(started.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
             draining: Number::default(),

@@ -112,6 +112,14 @@ table! {
         ACCEPT_PAUSES = Counter "sidestream_accept_pauses_total" []
             "Moments of 50 ms in which a listener accepted nobody for want of descriptors or room";
     }
+    "Presence" {
+        PRESENCE_PUBLISHED = Counter "sidestream_presence_published_total" ["event"]
+            "Changes of users that this sidecar has published on presence.subject";
+        PRESENCE_PUBLISHING = Gauge "sidestream_presence_publishing" []
+            "Whether this sidecar is the one that publishes presence for all";
+        PRESENCE_LEFT_OUT = Counter "sidestream_presence_left_out_total" []
+            "Users of other sidecars of whom presence has no room to know";
+    }
     "Delivery" {
         EVENTS_RECEIVED = Counter "sidestream_events_received_total" ["source"] "Messages read from NATS";
         EVENTS_SENT = Counter "sidestream_events_sent_total" [] "Events written or queued for clients, and notices to all who hear a stream; not what opens or ends one client's stream";

@@ -25,6 +25,17 @@ pub struct MemoryMetrics {
     pub users: Number,
 }
 
+/// What was told of who is there; written by the thread that tells it.
+#[derive(Debug, Default)]
+pub struct PresenceMetrics {
+    /// Changes published: connects, disconnects.
+    pub published: [Number; 2],
+    /// 1 while this sidecar is the one that publishes.
+    pub publishing: Number,
+    /// Users of other sidecars that were not kept for want of room.
+    pub left_out: Number,
+}
+
 /// What became of certificate files that had changed; written by the thread that reads them.
 #[derive(Debug, Default)]
 pub struct TlsMetrics {

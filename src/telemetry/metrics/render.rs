@@ -17,6 +17,7 @@ impl Metrics {
         self.memory(&mut page);
         self.connections(&mut page);
         self.refusals(&mut page);
+        self.presence(&mut page);
         self.delivery(&mut page);
         self.resumes(&mut page);
         self.nats(&mut page);
@@ -94,6 +95,15 @@ impl Metrics {
         self.of_shards(page, &names::PROXY_PROTOCOL_REFUSED, |s| s.proxy_headers_refused.get());
         self.of_shards(page, &names::TLS_HANDSHAKES_FAILED, |s| s.handshakes_failed.get());
         self.of_shards(page, &names::ACCEPT_PAUSES, |s| s.accept_pauses.get());
+    }
+
+    fn presence(&self, page: &mut Page) {
+        let presence = &self.presence;
+        for (event, number) in ["connect", "disconnect"].iter().zip(&presence.published) {
+            page.count(&names::PRESENCE_PUBLISHED, &[event], number.get());
+        }
+        page.count(&names::PRESENCE_PUBLISHING, &[], presence.publishing.get());
+        page.count(&names::PRESENCE_LEFT_OUT, &[], presence.left_out.get());
     }
 
     fn delivery(&self, page: &mut Page) {
