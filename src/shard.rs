@@ -14,7 +14,7 @@ pub mod guard;
 pub mod output;
 mod sweep;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use crate::interest::{Interest, Leaf};
 use crate::link::{LiveRequest, StreamRequest, Ticket, ToShard};
 use crate::live::Live;
 use crate::memory::Orders;
+use crate::presence::Here;
 use crate::route::Grant;
 use crate::subject::Pattern;
 use crate::telemetry::metrics::ShardMetrics;
@@ -62,6 +63,8 @@ pub struct Shard {
     /// As of the last look at `in_force`.
     settings: Cell<Settings>,
     in_force: Arc<Live<Settings>>,
+    /// Where users are counted, if anybody is told of them.
+    here: OnceCell<Arc<Here>>,
     feeds: Feeds,
     clients: RefCell<Slab<Rc<Client>>>,
     streams: Vec<StreamView>,
@@ -127,6 +130,7 @@ impl Shard {
             metrics,
             settings: Cell::new(*in_force.get()),
             in_force,
+            here: OnceCell::new(),
             feeds,
             clients: RefCell::default(),
             streams,
@@ -150,6 +154,11 @@ impl Shard {
             () = self.sweep_loop() => {}
             () = self.budget_loop(orders) => {}
         }
+    }
+
+    /// Counts the users of this shard there, from now on. Once.
+    pub fn count_users(&self, here: Arc<Here>) {
+        let _ = self.here.set(here);
     }
 
     /// Bounds of one client's backlog.

@@ -50,6 +50,9 @@ impl Guard {
         let age = arrival.as_ref().and_then(|arrival| arrival.age);
         metrics.opened(Opened { route, protocol, resume, after: self.shard.since_asked(client), age });
         metrics.subscriptions.add(client.patterns());
+        if let (Some(here), Some(user)) = (self.shard.here.get(), client.user()) {
+            here.opened(user, client.connection);
+        }
         if let Some(arrival) = arrival {
             access::opened(self.stream(), &arrival, resume);
             arrival.admission.opened(metrics.path(route), resume);
@@ -63,6 +66,9 @@ impl Guard {
         let queued = client.output.borrow().waiting_bytes();
         metrics.closed(Closed { route: client.route(), reason, phase, lasted, queued });
         metrics.subscriptions.sub(client.patterns());
+        if let (Some(here), Some(user)) = (self.shard.here.get(), client.user()) {
+            here.closed(user, client.connection, reason);
+        }
         let (events, bytes) = client.counted();
         access::closed(self.stream(), access::Ending { reason, phase, lasted, events, bytes });
     }
