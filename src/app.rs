@@ -22,6 +22,7 @@ use crate::limit::Limiter;
 use crate::link::{ShardQueue, ToShard};
 use crate::live::Live;
 use crate::memory::{Orders, Source, Watch};
+use crate::presence::{self, Here, Presence};
 use crate::server::accept::Acceptor;
 use crate::server::listen::{self, Address, Bound, Group, Inherited, ListenError};
 use crate::server::sockets::{Parts, Sockets};
@@ -84,6 +85,8 @@ pub struct State {
     pub feeds: Feeds,
     /// This sidecar among the others.
     pub cluster: Cluster,
+    /// Who is there, if anybody is told.
+    presence: Option<Presence>,
     /// The way to every shard.
     pub shards: Vec<ShardQueue>,
     settings: Arc<Live<Settings>>,
@@ -139,6 +142,14 @@ impl State {
         until_none(until.min(Instant::now() + LAST_WORDS), || self.tasks()).await;
     }
 
+    /// Says goodbye to the other sidecars, for the end of the process: of its users first. Waits a second at most.
+    pub async fn leave(&self) {
+        if let Some(presence) = &self.presence {
+            presence.leave().await;
+        }
+        self.cluster.leave().await;
+    }
+
     fn tasks(&self) -> u64 {
         self.metrics.shards.iter().map(|shard| shard.tasks.get()).sum()
     }
@@ -176,6 +187,9 @@ pub async fn start(
     let (queues, queue_ends): (Vec<_>, Vec<_>) = (0..shard_count).map(|_| ShardQueue::new()).unzip();
     let (alive, ended) = mpsc::channel(1);
     let (control, cluster) = start_feeds(&config, unstarted, &queues, &metrics, &alive).await?;
+    let here = config.presence.is_some().then(Arc::<Here>::default);
+    let presence = here.clone().map(|here| start_presence(&config, &cluster, &control, here, &metrics, &alive));
+    let presence = presence.transpose()?.flatten();
     let public = groups.iter().map(|group| group.address.clone()).collect();
     let (streams, addresses) = (config.routes.streams.len(), groups.len());
     let sockets = Sockets::within(descriptors(), Parts { streams, shards: shard_count, addresses });
@@ -203,13 +217,14 @@ pub async fn start(
             queue,
             sockets: sockets.clone(),
             orders: orders.clone(),
+            here: here.clone(),
         };
         spawn("shard", &alive, move || seed.run())?;
     }
     watch_memory(&config, limiter.clone(), &metrics, orders, &alive)?;
     let draining = AtomicBool::new(false);
-    let state =
-        State { config: in_force, metrics, feeds, cluster, shards: queues, settings, limiter, streams_max, draining };
+    let (config, shards) = (in_force, queues);
+    let state = State { config, metrics, feeds, cluster, presence, shards, settings, limiter, streams_max, draining };
     Ok(Running { public, admin, state: Arc::new(state), control, tls, ended })
 }
 
@@ -275,6 +290,24 @@ async fn start_feeds(
     Ok(result.await.map_err(|_| StartError::FeedEnded)??)
 }
 
+/// A thread of its own: what comes of thousands of users at once must not hold up the feeds.
+fn start_presence(
+    config: &Config,
+    cluster: &Cluster,
+    control: &Kept,
+    here: Arc<Here>,
+    metrics: &Arc<Metrics>,
+    alive: &mpsc::Sender<&'static str>,
+) -> io::Result<Option<Presence>> {
+    let Some(config) = &config.presence else { return Ok(None) };
+    let (presence, unstarted) = presence::prepare(config, cluster, control.clone(), here, metrics.presence.clone());
+    spawn("presence", alive, move || {
+        local_runtime()?.block_on(unstarted.run());
+        Ok(())
+    })?;
+    Ok(Some(presence))
+}
+
 /// A thread of its own: memory must be watched also while a runtime is busy.
 fn watch_memory(
     config: &Config,
@@ -313,12 +346,16 @@ struct ShardSeed {
     queue: mpsc::Receiver<ToShard>,
     sockets: Arc<Sockets>,
     orders: Arc<Orders>,
+    here: Option<Arc<Here>>,
 }
 
 impl ShardSeed {
     fn run(self) -> io::Result<()> {
         local_runtime()?.block_on(async move {
             let shard = Shard::new(self.index, self.settings, self.feeds, self.metrics);
+            if let Some(here) = self.here {
+                shard.count_users(here);
+            }
             let context = std::rc::Rc::new(Context {
                 config: self.config,
                 shard: shard.clone(),

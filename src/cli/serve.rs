@@ -184,7 +184,7 @@ pub(super) async fn until_stopped(
             return Exit::Internal;
         }
     }
-    state.cluster.leave().await;
+    state.leave().await;
     log.tell();
     // An inherited socket is not ours: it stays open for the next process.
     let config = state.config.get();
