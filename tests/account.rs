@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 const LIVE: &str = "\n[[route]]\npath = \"/live\"\nsubjects = [\"live.{user}.>\"]\n";
 /// So small that a resume must be read from NATS.
 const SMALL_HISTORY: &str = "\n[history]\nbytes = \"64KiB\"\n";
+const PRESENCE: &str = "\n[presence]\nsubject = \"sidestream.presence\"\n";
 /// How long a server has to complain.
 const COMPLAINT: Duration = Duration::from_secs(5);
 
@@ -120,8 +121,10 @@ on_both_servers_at_once! {
         assert_eq!(code, Some(0), "{said}");
         assert!(said.contains("a consumer can be created") && !said.contains("more than a sidecar needs"), "{said}");
 
-        let app = App::start(&scene.config("sidestream")).await;
+        let app = App::start(&scene.config("sidestream").tables(PRESENCE)).await;
         let mut alice = app.events("alice").await;
+        // Published, and heard by itself: otherwise it would not go on to say so.
+        app.metric_is("sidestream_presence_published_total", &[("event", "connect")], 1.0, DEADLINE).await;
         let start = alice.connected.id.clone().expect("a cursor");
         scene.admin.publish_all(expect::broadcasts(0..10)).await;
         expect::all("alice", &mut alice, &expect::numbered(0..10), DEADLINE).await;
@@ -162,7 +165,7 @@ on_both_servers_at_once! {
         scene.admin.publish("other.x", "stays").await;
         let subscribe = [
             ">", "events.>", "events.user.alice.note", "other.>", "$SYS.>", "$JS.API.>", "$JS.ACK.>", "_INBOX.>",
-            "_INBOX_sidestream_command.>", "*.>",
+            "_INBOX_sidestream_command.>", "*.>", "sidestream.presence.more",
         ];
         let publish = [
             "events.user.alice.note", "events.broadcast.x", "live.alice.x", "other.x",
@@ -177,10 +180,13 @@ on_both_servers_at_once! {
         ];
         scene.refused("sidestream", &subscribe, &publish).await;
         // A service that publishes hears nothing, of what is delivered to the sidecar neither.
-        let subscribe = [">", "events.>", "live.>", "_INBOX_sidestream.>", "_sidestream.>", "_sidestream.send", "$SRV.>", "$SYS.>"];
+        let subscribe = [
+            ">", "events.>", "live.>", "_INBOX_sidestream.>", "_sidestream.>", "_sidestream.send", "sidestream.presence",
+            "$SRV.>", "$SYS.>",
+        ];
         let publish = [
             "$JS.API.CONSUMER.CREATE.EVENTS", "$JS.API.STREAM.MSG.GET.EVENTS", "$JS.API.STREAM.DELETE.EVENTS",
-            "$JS.API.STREAM.INFO.EVENTS", "other.x", "_INBOX_sidestream.x",
+            "$JS.API.STREAM.INFO.EVENTS", "other.x", "_INBOX_sidestream.x", "sidestream.presence",
             // Nor may it end streams, speak to a connection, see who is there, pretend to be a sidecar or ask for them.
             "_sidestream.kick", "_sidestream.send", "_sidestream.connections", "_sidestream.node", "_sidestream.presence",
             "$SRV.PING",

@@ -6,6 +6,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use support::nats::{Publisher, Setup};
 use support::{App, Config, Nats, Sse, Version, Wire, eventually, expect, get, json, on_both_servers_at_once};
 
@@ -17,8 +18,10 @@ const LIVE: &str = "\n[[route]]\npath = \"/live\"\nsubjects = [\"live.{user}.>\"
 /// So small that a resume must be read from NATS.
 const SMALL_HISTORY: &str = "\n[history]\nbytes = \"64KiB\"\n";
 
-/// What docs/nats.md says a sidecar needs.
-const PUBLISH: [&str; 8] = [
+const PRESENCE: &str = "\n[presence]\nsubject = \"sidestream.presence\"\n";
+
+/// What docs/nats.md and docs/presence.md say a sidecar needs.
+const PUBLISH: [&str; 9] = [
     "$JS.API.STREAM.INFO.EVENTS",
     "$JS.API.CONSUMER.CREATE.EVENTS",
     "$JS.API.CONSUMER.DELETE.EVENTS.*",
@@ -27,8 +30,9 @@ const PUBLISH: [&str; 8] = [
     "$JS.FC.EVENTS.>",
     "_sidestream.>",
     "_INBOX_sidestream.>",
+    "sidestream.presence",
 ];
-const SUBSCRIBE: [&str; 3] = ["_INBOX_sidestream.>", "_sidestream.>", "live.>"];
+const SUBSCRIBE: [&str; 4] = ["_INBOX_sidestream.>", "_sidestream.>", "live.>", "sidestream.presence"];
 
 const SIDE: &str = "user: side, password: side";
 
@@ -65,7 +69,7 @@ impl Scene {
         std::fs::write(&file, "side").expect("the password is written");
         std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("our own file");
         let login = format!("user = \"side\"\npassword_file = {file:?}\n");
-        let app = App::start(&Config::on(&nats).nats(&login).tables(LIVE).tables(SMALL_HISTORY)).await;
+        let app = App::start(&Config::on(&nats).nats(&login).tables(LIVE).tables(SMALL_HISTORY).tables(PRESENCE)).await;
         let mut alice = app.events("alice").await;
         publisher.publish_all(expect::broadcasts(0..10)).await;
         expect::all("alice", &mut alice, &expect::numbered(0..10), TOLD).await;
@@ -230,5 +234,17 @@ on_both_servers_at_once! {
         scene.publisher.publish_core("live.alice.x", "after").await;
         live.nothing_before("after").await;
         late.nothing_before("after").await;
+    }
+
+    async fn presence_may_be_taken_away_and_given_back(version: Version) {
+        let scene = Scene::set(version, &["sidestream.presence"]).await;
+        scene.app.logs("The NATS account lacks a permission", TOLD).await;
+        let mut heard = scene.nats.client().await.subscribe("sidestream.presence").await.expect("sent");
+        scene.nats.reconfigure(&without(&[])).await;
+        // What could not be published then is published now.
+        let told = tokio::time::timeout(HEAL * 2, heard.next()).await.expect("in time").expect("the client runs");
+        let told: serde_json::Value = serde_json::from_slice(&told.payload).expect("JSON");
+        assert_eq!((&told["event"], &told["user"]), (&"connect".into(), &"alice".into()));
+        scene.no_gap().await;
     }
 }
