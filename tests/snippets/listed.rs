@@ -17,13 +17,18 @@ enum Shown {
 use Shown::{By, Measured, Picture};
 
 /// Page, piece of the text, what shows it. An empty piece stands for every block of the page.
-const LISTED: [(&str, &str, Shown); 8] = [
+const LISTED: [(&str, &str, Shown); 9] = [
     ("SECURITY.md", "anybody", Picture),
     ("docs/cli.md", "", By("tests/references.rs", "the_pages_are_those_that_the_program_prints")),
     (
         "docs/nats.md",
         "publish    $JS.API.STREAM.INFO.EVENTS",
         By("tests/account.rs", "the_account_of_the_example_is_enough"),
+    ),
+    (
+        "docs/presence.md",
+        "\"event\":\"connect\"",
+        By("tests/presence.rs", "two_tabs_are_one_connect_and_one_disconnect"),
     ),
     (
         "docs/quick-start.md",
