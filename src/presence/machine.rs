@@ -438,4 +438,22 @@ mod tests {
         }
         assert!(machine.is_publishing(BEGIN + ANSWER_MAX));
     }
+
+    #[test]
+    fn who_was_away_for_long_believes_the_others_and_not_itself() {
+        let (mut machine, _) = alone(BEGIN + 2_000, BEGIN + 2_000);
+        let (other, now) = (NodeId::unused(), BEGIN + 2_000 + 3 * LATE);
+        let (event, reason) = (super::super::message::What::Connect, Reason::Opened);
+        let change = Change { event, user: "m".into(), connection: Uuid::nil(), node: other, reason, time: BEGIN };
+        machine.hear_change(&change, BEGIN + 2_000);
+        machine.begin(Why::Lost, now);
+        machine.act(&Nodes::from([machine.own, other]), now);
+        let (users, told, subject) = (Vec::new(), Vec::new(), machine.subject.clone());
+        let question = machine.question;
+        let (page, pages, seq, behind, whole) = (0, 1, 0, 0, true);
+        let answer = Answer { node: other, subject, question, page, pages, seq, behind, whole, users, told };
+        machine.hear_answer(answer, now);
+        machine.act(&Nodes::from([machine.own, other]), now + ANSWER_MIN);
+        assert!(!machine.users().is_told("m"), "an end of long ago, of which nobody knows any more");
+    }
 }

@@ -433,7 +433,7 @@ fn seeds() -> std::ops::Range<u64> {
         Some((from, to)) => Some(from.parse().ok()?..to.parse().ok()?),
         None => text.parse().ok().map(|seed| seed..seed + 1),
     });
-    range.unwrap_or(0..60)
+    range.unwrap_or(0..120)
 }
 
 #[test]
