@@ -54,6 +54,11 @@ impl Site {
         format!("http://{}/page.html", self.edge.address)
     }
 
+    /// Where nginx finds pages, for those that need others.
+    pub fn pages(&self) -> &Path {
+        self.pages.path()
+    }
+
     /// sidestream again, after its end.
     pub async fn restart(&mut self) {
         self.app = App::start(&self.config).await;
