@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
@@ -29,7 +29,8 @@ const SCRIPTS: [&str; 16] = [
     "types",
     "worker",
 ];
-const BESIDE: [&str; 4] = ["LICENSE-APACHE", "LICENSE-MIT", "README.md", "package.json"];
+const REACT_SCRIPTS: [&str; 3] = ["react", "react-handle", "react-pool"];
+const BESIDE: [&str; 5] = ["LICENSE-APACHE", "LICENSE-MIT", "REACT.md", "README.md", "package.json"];
 
 /// Built once, for all tests of this program.
 static BUILT: OnceCell<()> = OnceCell::const_new();
@@ -60,7 +61,7 @@ async fn output(program: &str, args: &[&str]) -> Output {
 }
 
 /// Runs a program in the package, which must succeed, and gives what it prints.
-async fn succeeds(program: &str, args: &[&str]) -> String {
+pub async fn succeeds(program: &str, args: &[&str]) -> String {
     let output = output(program, args).await;
     let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{program} {args:?}: {}\n{said}{complained}", output.status);
@@ -90,7 +91,7 @@ async fn its_own_tests_pass() {
 }
 
 #[tokio::test]
-async fn the_core_is_at_most_3_kb() {
+async fn the_core_is_at_most_3_kb_and_the_hooks_1_5_kb_more() {
     bounded(async {
         built().await;
         println!("{}", succeeds("npm", &["run", "--silent", "size"]).await);
@@ -121,6 +122,22 @@ fn the_examples_of_its_page_are_files_that_compile() {
 }
 
 #[tokio::test]
+async fn the_core_never_touches_react() {
+    bounded(async {
+        let scripts = built().await;
+        for name in SCRIPTS {
+            let script = std::fs::read_to_string(scripts.join(format!("{name}.js"))).expect("built");
+            assert!(!script.contains("react"), "{name}.js");
+        }
+        let bundle =
+            succeeds("node_modules/.bin/esbuild", &["dist/react.js", "--bundle", "--format=esm", "--external:react"]);
+        let bundle = bundle.await;
+        assert!(bundle.contains("from \"react\"") && !bundle.contains("react.production"), "React is the page's own");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_packed_is_what_is_meant_to_be() {
     bounded(async {
         built().await;
@@ -128,7 +145,10 @@ async fn what_is_packed_is_what_is_meant_to_be() {
             serde_json::from_str(&succeeds("npm", &["pack", "--dry-run", "--json"]).await).expect("JSON");
         let files = packed[0]["files"].as_array().expect("a list of files");
         let mut files: Vec<_> = files.iter().filter_map(|file| file["path"].as_str().map(str::to_owned)).collect();
-        let scripts = SCRIPTS.iter().flat_map(|name| [format!("dist/{name}.js"), format!("dist/{name}.d.ts")]);
+        let scripts = SCRIPTS
+            .iter()
+            .chain(&REACT_SCRIPTS)
+            .flat_map(|name| [format!("dist/{name}.js"), format!("dist/{name}.d.ts")]);
         let mut expected: Vec<_> = scripts.chain(BESIDE.map(str::to_owned)).collect();
         files.sort();
         expected.sort();
@@ -142,7 +162,9 @@ fn nothing_runs_when_it_is_installed_and_it_needs_nothing() {
     let read = |path: &str| std::fs::read_to_string(home().join(path)).expect("readable");
     let package: Value = serde_json::from_str(&read("package.json")).expect("JSON");
     assert_eq!(package["dependencies"], Value::Null);
-    assert_eq!(package["peerDependencies"], Value::Null);
+    // The hooks' React is the page's own, and a page without it needs none.
+    assert_eq!(package["peerDependencies"], json!({ "react": ">=18" }));
+    assert_eq!(package["peerDependenciesMeta"], json!({ "react": { "optional": true } }));
     let scripts = package["scripts"].as_object().expect("scripts");
     let hooks = ["preinstall", "install", "postinstall", "prepare", "prepublish", "prepack", "postpack"];
     assert!(hooks.iter().all(|hook| !scripts.contains_key(*hook)), "{scripts:?}");
