@@ -13,6 +13,7 @@ mod endings;
 mod network;
 mod package;
 mod page;
+mod react;
 mod shared;
 mod site;
 mod survival;
