@@ -129,8 +129,13 @@ pub async fn start(
             piece,
             pass_bytes: (PASS_BYTES / streams).max(STREAM_PASS_BYTES_MIN),
         };
-        let settings =
-            ledger::Settings { index, encoder: encoder.clone(), history_bytes: config.history_bytes, bounds };
+        let settings = ledger::Settings {
+            index,
+            encoder: encoder.clone(),
+            history_bytes: config.history_bytes,
+            bounds,
+            values: ledger::ViewBounds::USUAL,
+        };
         let ledger = ledger::Ledger::new(settings, status.clone());
         let fanout = fanout::Fanout::new(shards.to_vec());
         tasks.spawn_local(

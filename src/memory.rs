@@ -6,7 +6,7 @@
 //! the usage come from is [`cgroup`]'s business.
 //!
 //! What is bounded elsewhere counts too, but cannot be ordered away: the history of each stream (`history.bytes`), the
-//! passes over its past (`pass_bytes` of the ledger), and 32 MiB of events on their way to each shard. Pieces of the past
+//! passes over its past (`pass_bytes` of the ledger), its last values (64 MiB at most, where routes begin with them), and 32 MiB of events on their way to each shard. Pieces of the past
 //! that clients have in hand are in their queues and go with them; `limits.replays` bounds their number. A budget below
 //! the history lets nobody in once that is full: the configuration refuses it.
 

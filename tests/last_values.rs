@@ -228,4 +228,76 @@ on_both_servers! {
         })
         .await;
     }
+
+    async fn of_too_many_values_some_are_left_out_and_that_is_declared(version: Version) {
+        const MAX: usize = 10_000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        publisher.publish_all((0..MAX + 50).map(|n| (format!("events.user.alice.{n}"), n.to_string().into_bytes()))).await;
+        let app = App::start(&config(&nats)).await;
+        let mut alice = app.events("alice").await;
+        assert_eq!((alice.resume().as_str(), seq_of(alice.last_event_id())), ("gap", 0));
+        let gap = alice.next().await;
+        assert_eq!(json(&gap)["reason"], "replay_limit", "{gap:?}");
+        assert_eq!(values(&mut alice).await.0.len(), MAX);
+    }
+
+    async fn values_that_go_before_a_slow_reader_has_them_are_declared(version: Version) {
+        const OLD: usize = 3000;
+        const NEW: usize = 2000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        let kilobyte = |n: usize| (format!("events.user.alice.{n}"), format!("{n} {}", "v".repeat(1000)).into_bytes());
+        publisher.publish_all((0..OLD).map(kilobyte)).await;
+        let app = App::start(&config(&nats)).await;
+        let mut alice = Sse::open(Wire::narrow(app.address()).await, &get("/events").user("alice")).await;
+        assert_eq!(alice.resume(), "new", "all of them fit");
+        // All together do not: the oldest go, and she stands before most of those.
+        publisher.publish_all((OLD..OLD + NEW).map(kilobyte)).await;
+        eventually("the sidecar has read them", DEADLINE, async || {
+            let read = app.metric("sidestream_events_received_total", &[("source", "stream")]).await;
+            (read >= (OLD + NEW) as f64).then_some(())
+        })
+        .await;
+        let (mut seen, mut gaps, mut synced) = (BTreeMap::new(), 0, false);
+        while !seen.contains_key(&(OLD + NEW - 1)) {
+            let event = alice.next_within(DEADLINE).await;
+            match event.name.as_str() {
+                "message" => {
+                    let n: usize = event.data.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+                    assert!(seen.insert(n, ()).is_none(), "doubled: {n}");
+                }
+                "sidestream.gap" => {
+                    assert!(!synced && json(&event)["reason"] == "replay_limit", "{event:?}");
+                    gaps += 1;
+                }
+                "sidestream.synced" => synced = true,
+                _ => {}
+            }
+        }
+        let missing = (0..OLD).filter(|n| !seen.contains_key(n)).count();
+        assert!(synced && (OLD..OLD + NEW).all(|n| seen.contains_key(&n)));
+        assert!(missing > 0 && gaps == 1, "{missing} missing, {gaps} gaps");
+    }
+
+    async fn one_user_does_not_keep_others_out(version: Version) {
+        const SUBJECTS: usize = 3000;
+        let nats = Nats::start(version).await;
+        let publisher = nats.events().await;
+        publisher.publish_all((0..SUBJECTS).map(|n| (format!("events.broadcast.{n}.x.y"), b"x".to_vec()))).await;
+        publisher.publish("events.user.bob.x", "bob's").await;
+        let app = App::start(&config(&nats)).await;
+        // Every selection is a pattern of its own, and reads everything; she is gone before they are served.
+        let wide = |n: usize| format!("subject=events.broadcast.{}", ["*.*.*", "*.x.*", "*.*.y", "*.x.y", "*.>", "*.*.>"][n % 6]);
+        let mut mallory = Vec::new();
+        for _ in 0..8 {
+            let mut wire = Wire::tcp(app.address()).await;
+            let target = format!("/events?{}", (0..6).map(wide).collect::<Vec<_>>().join("&"));
+            wire.send(&get(&target).user("mallory").bytes()).await;
+            mallory.push(wire);
+        }
+        drop(mallory);
+        let mut bob = app.stream(get("/events?subject=events.user.bob.x").user("bob")).await;
+        assert_eq!(data(&values(&mut bob).await.0), ["bob's"]);
+    }
 }

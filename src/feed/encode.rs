@@ -33,6 +33,11 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// The same for messages that are read again: what is wrong with them has been counted.
+    pub fn uncounted(&self) -> Self {
+        Self { metrics: Arc::default(), ..self.clone() }
+    }
+
     /// Turns a message into an event. `id` is its cursor on a stream.
     pub fn event(&self, message: Message<'_>, id: Option<Cursor>) -> Event {
         let id_text = id.map(|cursor| cursor.text());

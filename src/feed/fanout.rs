@@ -91,7 +91,7 @@ impl Fanout {
                 way.send(stream, ToShard::Attached { ticket, grant, piece }).await;
             }
             Output::Left { shard, grant } => self.remove(shard, grant.stream()),
-            Output::Read { .. } | Output::Look { .. } | Output::ReadValues { .. } => {}
+            Output::Read { .. } | Output::Look { .. } | Output::ReadValues(_) => {}
         }
     }
 

@@ -18,7 +18,7 @@ use self::attach::Waiting;
 pub(super) use self::replay::{Bounds, Filled, PassId};
 use self::replay::{Missing, MissingFrom, Replay};
 use self::values::LastValues;
-pub(super) use self::views::{VALUES_MAX, Values};
+pub(super) use self::views::{Values, ViewBounds};
 use super::encode::Encoder;
 use super::removal::Stock;
 use super::start::{Begun, Known, RECENT, Start};
@@ -91,18 +91,21 @@ pub(super) enum Output {
         /// A place that somebody's cursor says is empty; 0 is none.
         at: u64,
     },
-    /// The last message of each subject under a pattern is to be read, from a stream that is at least at `head`; the answer
-    /// goes to [`Ledger::values_read`].
-    ReadValues {
-        /// Which.
-        pattern: Pattern,
-        /// For which log.
-        log: u32,
-        /// In this life of the stream.
-        epoch: Epoch,
-        /// What is held reaches to here.
-        head: u64,
-    },
+    /// Last values are to be read; the answer goes to [`Ledger::values_read`].
+    ReadValues(ValueRead),
+}
+
+/// The last message of each subject under a pattern is wanted.
+#[derive(Debug, Clone)]
+pub(super) struct ValueRead {
+    /// Which.
+    pub(super) pattern: Pattern,
+    /// For which log.
+    pub(super) log: u32,
+    /// In this life of the stream.
+    pub(super) epoch: Epoch,
+    /// The stream is at least here: what is held reaches to it.
+    pub(super) head: u64,
 }
 
 /// What is fixed.
@@ -116,6 +119,8 @@ pub(super) struct Settings {
     pub(super) history_bytes: usize,
     /// Bounds of replaying.
     pub(super) bounds: Bounds,
+    /// Bounds of last values.
+    pub(super) values: ViewBounds,
 }
 
 /// The state of one stream.
@@ -161,6 +166,7 @@ impl Ledger {
     pub(super) fn new(settings: Settings, status: Arc<FeedStatus>) -> Self {
         Self {
             replay: Replay::new(settings.bounds),
+            values: LastValues::new(settings.values),
             settings,
             status,
             log: None,
@@ -176,7 +182,6 @@ impl Ledger {
             doubtful: Vec::new(),
             settling: Vec::new(),
             looking: None,
-            values: LastValues::default(),
             passes: 0,
             outputs: VecDeque::new(),
         }

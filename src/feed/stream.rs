@@ -7,6 +7,7 @@
 mod careful;
 
 use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -23,18 +24,17 @@ use super::connection::Connection;
 use super::consumer::{FeedError, Kind, Order, SILENCE_MAX};
 use super::encode::{Encoder, NAME_HEADER};
 use super::fanout::Fanout;
-use super::ledger::{Filled, Ledger, Output, PassId, Values};
+use super::ledger::{Filled, Ledger, Output, PassId, ValueRead, Values};
 use super::look::{self, Looked};
 use super::opening::{self, Opened, Opening};
 use super::pass::Reader;
 use super::standstill::Standstill;
 use super::start::{Begun, Known, LEADER_PATIENCE, Start};
 use super::suspicion::{Care, Suspicion};
-use super::values;
+use super::values::ValueReader;
 use crate::cursor::{Cursor, Position};
 use crate::frame::Message;
 use crate::link::{FeedStatus, StreamRequest};
-use crate::subject::Pattern;
 
 /// Wait between attempts to open the consumer, before jitter.
 const RETRY_MIN: Duration = Duration::from_millis(20);
@@ -69,6 +69,8 @@ pub struct StreamFeed {
 /// What changes while it runs.
 struct State {
     feed: StreamFeed,
+    /// Reads last values.
+    values: Rc<ValueReader>,
     asides: Asides,
     /// When the last look was asked.
     last_look: Option<std::time::Instant>,
@@ -86,8 +88,11 @@ impl StreamFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
         let asides = Asides { passes: Vec::new(), look: None, values: FuturesUnordered::new() };
+        let (control, stream) = (self.opening.control.clone(), self.opening.stream.clone());
+        let values = Rc::new(ValueReader::new(control, stream, &self.encoder));
         State {
             feed: self,
+            values,
             asides,
             last_look: None,
             went_back: None,
@@ -111,12 +116,8 @@ struct Asides {
     values: FuturesUnordered<LocalBoxFuture<'static, ValuesRead>>,
 }
 
-/// Last values of a pattern, for a log; `None` where they could not be read.
-struct ValuesRead {
-    log: u32,
-    pattern: Pattern,
-    values: Option<Values>,
-}
+/// Last values of a pattern; `None` where they could not be read.
+type ValuesRead = (ValueRead, Option<Values>);
 
 /// What was read beside the consumer.
 enum Aside {
@@ -395,10 +396,7 @@ impl State {
                         self.asides.passes.push((pass, self.feed.reader.start(epoch, from)));
                     }
                     Output::Look { known, at } => self.order_look(known, at),
-                    Output::ReadValues { pattern, log, epoch, head } => {
-                        let of = values::Of { stream: self.name().to_owned(), epoch, head };
-                        self.read_values(log, of, pattern);
-                    }
+                    Output::ReadValues(of) => self.read_values(of),
                     output => self.feed.fanout.carry_out(self.feed.index, output).await,
                 }
             }
@@ -422,9 +420,7 @@ impl State {
         let mut result = Ok(());
         match aside {
             Aside::Filled(pass, filled) => self.feed.ledger.filled(pass, filled, now, settled),
-            Aside::Values(ValuesRead { log, pattern, values }) => {
-                self.feed.ledger.values_read(log, &pattern, values, now);
-            }
+            Aside::Values((of, values)) => self.feed.ledger.values_read(&of, values, now),
             Aside::Looked(looked) => {
                 self.last_look = Some(now);
                 let looked = looked.ok();
@@ -442,15 +438,16 @@ impl State {
         result
     }
 
-    fn read_values(&mut self, log: u32, of: values::Of, pattern: Pattern) {
-        let (control, encoder) = (self.feed.opening.control.clone(), self.feed.encoder.clone());
-        encoder.metrics.last_value_reads.add(1);
+    fn read_values(&mut self, of: ValueRead) {
+        self.feed.encoder.metrics.last_value_reads.add(1);
+        let (reader, stream) = (self.values.clone(), self.name().to_owned());
         let read = async move {
-            let values = values::read(control, of, pattern.clone(), encoder).await;
+            let values = reader.read(&of).await;
             if let Err(error) = &values {
-                tracing::debug!(%pattern, %error, "Last values not read");
+                // Not of which pattern: it may name a user.
+                tracing::warn!(stream, %error, "Last values not read; tried again");
             }
-            ValuesRead { log, pattern, values: values.ok() }
+            (of, values.ok())
         };
         self.asides.values.push(read.boxed_local());
     }

@@ -3,31 +3,46 @@
 //! Where the head is when a client is first served, there its values end and the log goes on: what is newer comes from there. A
 //! client that leaves in between has a cursor behind which everything else is still to come, or one that says it has nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use super::attach::Waiting;
-use super::views::{Values, Views};
-use super::{Ledger, Output};
+use super::views::{Values, ViewBounds, Views};
+use super::{Ledger, Output, ValueRead};
 use crate::cursor::Position;
-use crate::frame::Frame;
 use crate::frame::notice::{self, Gap, GapReason, Resume};
 use crate::link::{self, StreamRequest, Ticket};
 use crate::route::Grant;
 use crate::subject::Pattern;
 
 /// What is known of last values, and who is given them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct LastValues {
     views: Views<Asking>,
-    /// Where the values of clients end that have not been given all of them.
-    serving: HashMap<(usize, Ticket), (Weak<Grant>, Position)>,
+    /// Clients that have not been given all of their values.
+    serving: HashMap<(usize, Ticket), Serving>,
     /// Clients that waited for a view, and take turns.
     turns: Vec<Asking>,
 }
 
+/// A client that has a part of its values.
+#[derive(Debug)]
+struct Serving {
+    /// Gone when the client is.
+    grant: Weak<Grant>,
+    /// Where its values end.
+    ends: Position,
+    /// It has been told that some are left out.
+    told: bool,
+}
+
 impl LastValues {
+    /// Nobody wants any yet.
+    pub(super) fn new(bounds: ViewBounds) -> Self {
+        Self { views: Views::new(bounds), serving: HashMap::new(), turns: Vec::new() }
+    }
+
     /// The stream has a new message.
     pub(super) fn put(&mut self, event: &Arc<crate::event::Event>) {
         self.views.put(event);
@@ -70,7 +85,8 @@ impl Ledger {
 
     fn ask_values(&mut self, asking: Asking, now: Instant) {
         let patterns = asking.client.grant.stream();
-        match self.values.views.ready(patterns, asking.client.since, now) {
+        let begins = matches!(asking.from, Begins::Anew(_));
+        match self.values.views.ready(patterns, begins, now) {
             Ok(()) => self.give_values(&asking),
             Err(missing) => self.values.views.wait(&missing, asking),
         }
@@ -80,16 +96,16 @@ impl Ledger {
     /// Orders what is to be read.
     fn read_values(&mut self) {
         let Some(log) = &self.log else { return };
-        while let Some(pattern) = self.values.views.next_read() {
+        while let Some(pattern) = self.values.views.next_read(|asking| !asking.client.is_gone()) {
             let (epoch, head) = (log.epoch(), log.head().seq);
-            self.outputs.push_back(Output::ReadValues { pattern, log: self.logs, epoch, head });
+            self.outputs.push_back(Output::ReadValues(ValueRead { pattern, log: self.logs, epoch, head }));
         }
     }
 
-    /// What was read for [`Output::ReadValues`] of the log `of`; `None` where that failed.
-    pub(in crate::feed) fn values_read(&mut self, of: u32, pattern: &Pattern, values: Option<Values>, now: Instant) {
-        match self.log.as_ref().filter(|_| of == self.logs) {
-            Some(log) => self.values.views.read(pattern, values, log.head(), now),
+    /// What was read for [`Output::ReadValues`]; `None` where that failed.
+    pub(in crate::feed) fn values_read(&mut self, of: &ValueRead, values: Option<Values>, now: Instant) {
+        match self.log.as_ref().filter(|_| of.log == self.logs) {
+            Some(log) => self.values.views.read(&of.pattern, values, log.head(), now),
             None => self.values.views.outdated(),
         }
         self.values_advanced();
@@ -114,8 +130,10 @@ impl Ledger {
 
     /// A second has passed.
     pub(super) fn tick_values(&mut self, now: Instant) {
-        self.values.views.tick(now, |asking| !asking.client.is_gone());
-        self.values.serving.retain(|_, (grant, _)| grant.strong_count() > 0);
+        self.values.serving.retain(|_, serving| serving.grant.strong_count() > 0);
+        let grants = self.values.serving.values().filter_map(|serving| serving.grant.upgrade());
+        let in_hand: HashSet<Pattern> = grants.flat_map(|grant| grant.stream().to_vec()).collect();
+        self.values.views.tick(now, |asking| !asking.client.is_gone(), &in_hand);
         self.read_values();
     }
 
@@ -131,27 +149,27 @@ impl Ledger {
         let Some(log) = &self.log else { return };
         let Waiting { shard, ticket, grant, .. } = &asking.client;
         let key = (*shard, *ticket);
-        let after = match asking.from {
-            Begins::Anew(_) => 0,
-            Begins::Behind(after) => after,
+        let (after, serving) = match asking.from {
+            Begins::Anew(_) => (0, None),
+            Begins::Behind(after) => (after, self.values.serving.remove(&key)),
         };
-        let ends = match asking.from {
-            Begins::Anew(_) => log.head(),
-            Begins::Behind(_) => self.values.serving.get(&key).map_or(log.head(), |(_, ends)| *ends),
-        };
+        let (ends, told) = serving.map_or((log.head(), false), |serving| (serving.ends, serving.told));
+        let synced = notice::synced(Some(log.cursor(ends)));
         let part = self.values.views.select(grant.stream(), after, ends.seq, self.settings.bounds.piece);
         let opening = match asking.from {
             Begins::Anew(gap) => Some(self.value_opening(&asking.client, gap, part.cut)),
+            // What it was to have next has gone from the views meanwhile.
+            Begins::Behind(_) if part.cut && !told => Some(self.value_opening(&asking.client, None, true)),
             Begins::Behind(_) => None,
         };
         self.settings.encoder.metrics.last_values.add(part.events.len() as u64);
         let upto = if part.complete { ends.seq } else { part.events.last().map_or(ends.seq, |last| last.at.seq) };
         let mut piece = self.piece(opening, part.events, upto, false);
         if part.complete {
-            self.values.serving.remove(&key);
-            piece.synced = self.log.as_ref().map(|log| notice::synced(Some(log.cursor(ends))));
+            piece.synced = Some(synced);
         } else {
-            self.values.serving.insert(key, (Arc::downgrade(grant), ends));
+            let serving = Serving { grant: Arc::downgrade(grant), ends, told: told || part.cut };
+            self.values.serving.insert(key, serving);
         }
         self.outputs.push_back(Output::Piece {
             shard: *shard,
@@ -165,19 +183,17 @@ impl Ledger {
     /// How such a stream opens. Until it has a value its place is before everything: then it begins anew.
     fn value_opening(&self, client: &Waiting, gap: Option<Gap>, cut: bool) -> link::Opening {
         let nothing = self.log.as_ref().map(|log| log.cursor(Position::START));
+        // The old cursor stays in force until a gap behind it has been told.
+        let before = gap.map(|_| client.id_before_gap());
+        let id = before.or(nothing.map(|cursor| cursor.to_string())).unwrap_or_default();
         let left_out = cut.then_some(Gap { after: None, next: None, reason: GapReason::ReplayLimit });
-        let gap: Option<Frame> = gap.or(left_out).map(|gap| {
+        // Who knows that some are left out knows as well that it has not everything.
+        let gap = left_out.or(gap).map(|gap| {
             self.settings.encoder.metrics.gap(gap.reason);
             notice::gap(self.name(), gap, nothing)
         });
-        match gap {
-            // The old cursor stays in force until the gap has been told.
-            Some(gap) => link::Opening { resume: Resume::Gap, id: client.id_before_gap(), gap: Some(gap) },
-            None => {
-                let id = nothing.map_or_else(String::new, |cursor| cursor.to_string());
-                link::Opening { resume: Resume::New, id, gap: None }
-            }
-        }
+        let resume = if gap.is_some() { Resume::Gap } else { Resume::New };
+        link::Opening { resume, id, gap }
     }
 }
 

@@ -1,10 +1,11 @@
 //! The last message of each subject under a pattern, for clients that begin with them: read once for all who want the same,
 //! kept up to date by what the stream brings, and let go after a moment.
 //!
-//! A view is asked for when somebody wants its pattern, and is good for [`LIFE`]. Nothing here reads NATS ([`crate::feed::values`])
-//! or knows clients ([`super::values`]): who waits is handed in and given back.
+//! A view is read when somebody waits for its pattern, and is good for [`LIFE`]; who has been given a part of it is given the rest
+//! of it, whatever its age. Nothing here reads NATS ([`crate::feed::values`]) or knows clients ([`super::values`]): who waits is
+//! handed in and given back.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,19 +20,31 @@ use crate::subject::Pattern;
 /// How long a view is good for. What is deleted from the stream is shown for so long; and all who connect within it share one read.
 const LIFE: Duration = Duration::from_secs(5);
 /// Views that are read at the same time.
-const READS_MAX: usize = 8;
-/// Values of one pattern; the oldest beyond are left out, which is declared.
-pub(in crate::feed) const VALUES_MAX: usize = 10_000;
-/// Bytes of frames of one pattern, likewise.
-const VIEW_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Bytes of all views of a stream, beyond which those for which nobody waits are let go.
-const VIEWS_BYTES_MAX: usize = 64 * 1024 * 1024;
+const READS_MAX: usize = 32;
 /// What a value costs beside its frames, roughly.
 const VALUE_OVERHEAD_BYTES: usize = 256;
+
+/// Bounds of the views of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::feed) struct ViewBounds {
+    /// Values of one pattern; the oldest beyond are left out, which is declared.
+    pub(in crate::feed) values: usize,
+    /// Bytes of frames of one pattern, likewise.
+    pub(in crate::feed) view_bytes: usize,
+    /// Bytes of all views, beyond which the oldest are let go for which nobody waits.
+    pub(in crate::feed) bytes: usize,
+}
+
+impl ViewBounds {
+    /// The usual ones.
+    pub(in crate::feed) const USUAL: Self =
+        Self { values: 10_000, view_bytes: 4 * 1024 * 1024, bytes: 64 * 1024 * 1024 };
+}
 
 /// All views of a stream. `W` is somebody who waits.
 #[derive(Debug)]
 pub(super) struct Views<W> {
+    bounds: ViewBounds,
     views: Slab<View<W>>,
     by_pattern: HashMap<Pattern, usize>,
     interest: Interest<usize>,
@@ -52,8 +65,8 @@ struct View<W> {
     /// Where the value of each subject stands.
     places: HashMap<Box<str>, u64>,
     bytes: usize,
-    /// There were more.
-    cut: bool,
+    /// Values up to here may have been left out for want of room; 0 is none.
+    cut_upto: u64,
     waiting: Vec<W>,
 }
 
@@ -72,7 +85,7 @@ enum State {
 pub(in crate::feed) struct Values {
     /// The last message of each subject, in any order.
     pub(in crate::feed) events: Vec<Arc<Event>>,
-    /// There are more than [`VALUES_MAX`].
+    /// There are more than may be.
     pub(in crate::feed) cut: bool,
 }
 
@@ -82,13 +95,15 @@ pub(super) struct Part {
     pub(super) events: Vec<Arc<Event>>,
     /// Nothing follows.
     pub(super) complete: bool,
-    /// Some are left out of the views.
+    /// Some that would have been in it, or in a later part, are left out of the views.
     pub(super) cut: bool,
 }
 
-impl<W> Default for Views<W> {
-    fn default() -> Self {
+impl<W> Views<W> {
+    /// Nobody wants anything yet.
+    pub(super) fn new(bounds: ViewBounds) -> Self {
         Self {
+            bounds,
             views: Slab::new(),
             by_pattern: HashMap::new(),
             interest: Interest::default(),
@@ -100,7 +115,7 @@ impl<W> Default for Views<W> {
 }
 
 impl<W> View<W> {
-    fn put(&mut self, event: &Arc<Event>) {
+    fn put(&mut self, event: &Arc<Event>, bounds: ViewBounds) {
         let seq = event.at.seq;
         match self.places.get_mut(&event.subject) {
             Some(place) if *place >= seq => return,
@@ -112,11 +127,11 @@ impl<W> View<W> {
         }
         self.bytes += cost(event);
         self.values.insert(seq, event.clone());
-        while self.values.len() > VALUES_MAX || self.bytes > VIEW_BYTES_MAX {
-            let Some((_, oldest)) = self.values.pop_first() else { break };
+        while self.values.len() > bounds.values || self.bytes > bounds.view_bytes {
+            let Some((at, oldest)) = self.values.pop_first() else { break };
             self.places.remove(&oldest.subject);
             self.bytes -= cost(&oldest);
-            self.cut = true;
+            self.cut_upto = self.cut_upto.max(at);
         }
     }
 
@@ -124,7 +139,7 @@ impl<W> View<W> {
         self.values.clear();
         self.places.clear();
         self.bytes = 0;
-        self.cut = false;
+        self.cut_upto = 0;
     }
 }
 
@@ -133,28 +148,19 @@ fn cost(event: &Event) -> usize {
 }
 
 impl<W> Views<W> {
-    /// Whether there are views for all patterns, that are good at `now` or were read after `since`. Where there are not, they are
-    /// wanted from now on, and `Err` gives one to wait for.
-    pub(super) fn ready(&mut self, patterns: &[Pattern], since: Instant, now: Instant) -> Result<(), Pattern> {
-        let mut missing = None;
-        for pattern in patterns {
-            if !self.is_ready(pattern, since, now) {
-                missing = Some(pattern);
-            }
-        }
+    /// Whether there are views for all patterns that are good: at `now` where somebody begins with them, whatever their age for who
+    /// has a part of them already (`begins` is false). `Err` gives the first that is missing and is to be waited for. One at a time:
+    /// whoever wants many has no more turns than others.
+    pub(super) fn ready(&mut self, patterns: &[Pattern], begins: bool, now: Instant) -> Result<(), Pattern> {
+        let missing = patterns.iter().find(|pattern| !self.is_ready(pattern, begins, now));
         missing.map_or(Ok(()), |pattern| Err(pattern.clone()))
     }
 
-    fn is_ready(&mut self, pattern: &Pattern, since: Instant, now: Instant) -> bool {
-        let view = self.view(pattern);
-        match view.state {
-            State::Read { at } if at >= since || now < at + LIFE => true,
-            State::Read { .. } => {
-                view.state = State::Wanted(true);
-                self.wanted.push_back(pattern.clone());
-                false
-            }
-            State::Wanted(_) | State::Ahead { .. } => false,
+    fn is_ready(&self, pattern: &Pattern, begins: bool, now: Instant) -> bool {
+        let view = self.by_pattern.get(pattern).map(|place| &self.views[*place]);
+        match view.map(|view| view.state) {
+            Some(State::Read { at }) => !begins || now < at + LIFE,
+            _ => false,
         }
     }
 
@@ -172,7 +178,7 @@ impl<W> Views<W> {
             values: BTreeMap::new(),
             places: HashMap::new(),
             bytes: 0,
-            cut: false,
+            cut_upto: 0,
             waiting: Vec::new(),
         });
         self.by_pattern.insert(pattern.clone(), place);
@@ -182,34 +188,50 @@ impl<W> Views<W> {
 
     /// Somebody waits for a view that was not ready.
     pub(super) fn wait(&mut self, pattern: &Pattern, who: W) {
-        self.view(pattern).waiting.push(who);
+        let view = self.view(pattern);
+        view.waiting.push(who);
+        let read_again = matches!(view.state, State::Read { .. });
+        if read_again {
+            view.state = State::Wanted(true);
+            self.wanted.push_back(pattern.clone());
+        }
         self.waiting += 1;
     }
 
-    /// The next pattern that is to be read now; its answer goes to [`Views::read`].
-    pub(super) fn next_read(&mut self) -> Option<Pattern> {
-        if self.reading >= READS_MAX {
-            return None;
+    /// The next pattern that is to be read now; its answer goes to [`Views::read`]. `is_there`: whether somebody still is. What
+    /// nobody waits for any more is not read.
+    pub(super) fn next_read(&mut self, is_there: impl Fn(&W) -> bool) -> Option<Pattern> {
+        while self.reading < READS_MAX {
+            let pattern = self.wanted.pop_front()?;
+            let view = self.view(&pattern);
+            view.waiting.retain(&is_there);
+            if view.waiting.is_empty() {
+                self.remove(&pattern);
+                continue;
+            }
+            // From here on what the stream brings is added; what was there is read again.
+            view.forget_values();
+            self.reading += 1;
+            return Some(pattern);
         }
-        let pattern = self.wanted.pop_front()?;
-        self.reading += 1;
-        // From here on what the stream brings is added; what was there is read again.
-        self.view(&pattern).forget_values();
-        Some(pattern)
+        None
     }
 
     /// The answer: what was read, or `None` where that failed. It is tried again at the next [`Views::tick`]. `head` is the log's.
     pub(super) fn read(&mut self, pattern: &Pattern, values: Option<Values>, head: Position, now: Instant) {
         self.reading = self.reading.saturating_sub(1);
-        let Some(place) = self.by_pattern.get(pattern) else { return };
+        let (bounds, Some(place)) = (self.bounds, self.by_pattern.get(pattern)) else { return };
         let view = &mut self.views[*place];
         let Some(values) = values else {
             view.state = State::Wanted(false);
             return;
         };
         let newest = values.events.iter().map(|event| event.at).max_by_key(|at| at.seq);
-        values.events.iter().for_each(|event| view.put(event));
-        view.cut |= values.cut;
+        values.events.iter().for_each(|event| view.put(event, bounds));
+        if values.cut {
+            // Which are left out nobody knows.
+            view.cut_upto = u64::MAX;
+        }
         view.state = match newest {
             Some(reach) if reach.seq > head.seq => State::Ahead { at: now, reach },
             _ => State::Read { at: now },
@@ -255,8 +277,8 @@ impl<W> Views<W> {
         if self.views.is_empty() {
             return;
         }
-        let views = &mut self.views;
-        self.interest.for_each_match(&event.subject, |place| views[*place].put(event));
+        let (views, bounds) = (&mut self.views, self.bounds);
+        self.interest.for_each_match(&event.subject, |place| views[*place].put(event, bounds));
     }
 
     /// The values behind a sequence and up to another one, until the piece is full; at least one if there is any. Of views that
@@ -266,7 +288,7 @@ impl<W> Views<W> {
         let mut values: BTreeMap<u64, &Arc<Event>> = BTreeMap::new();
         for view in patterns.iter().filter_map(|pattern| self.by_pattern.get(pattern)).map(|place| &self.views[*place])
         {
-            part.cut |= view.cut;
+            part.cut |= view.cut_upto > after;
             // No more of one view are looked at than fit into the piece, and one that tells that there are more.
             let rest = view.values.range(after.saturating_add(1)..=upto.max(after.saturating_add(1)));
             values
@@ -285,8 +307,8 @@ impl<W> Views<W> {
     }
 
     /// A second has passed: failed reads are tried again where somebody still waits, views that are not good any more go.
-    /// `is_there`: whether somebody still is.
-    pub(super) fn tick(&mut self, now: Instant, is_there: impl Fn(&W) -> bool) {
+    /// `is_there`: whether somebody still is. `in_hand`: patterns of whose views somebody has a part.
+    pub(super) fn tick(&mut self, now: Instant, is_there: impl Fn(&W) -> bool, in_hand: &HashSet<Pattern>) {
         let mut over = Vec::new();
         self.waiting = 0;
         for (pattern, place) in &self.by_pattern {
@@ -300,7 +322,9 @@ impl<W> Views<W> {
                     self.wanted.push_back(pattern.clone());
                 }
                 State::Read { at } | State::Ahead { at, .. } if now >= at + LIFE && view.waiting.is_empty() => {
-                    over.push(pattern.clone());
+                    if !in_hand.contains(pattern) {
+                        over.push(pattern.clone());
+                    }
                 }
                 // A message that never comes was of a history that is over.
                 State::Ahead { at, .. } if now >= at + LIFE => {
@@ -315,16 +339,16 @@ impl<W> Views<W> {
 
     /// Forgets all views, when another log begins. Gives those back who waited.
     pub(super) fn clear(&mut self) -> Vec<W> {
-        let ended = std::mem::take(self);
-        // Their answers are still to come.
-        self.reading = ended.reading;
+        // The answers to what is read just now are still to come.
+        let anew = Self { reading: self.reading, ..Self::new(self.bounds) };
+        let ended = std::mem::replace(self, anew);
         ended.views.into_iter().flat_map(|(_, view)| view.waiting).collect()
     }
 
     /// Lets go of the oldest for which nobody waits, until they take no more than they may.
     fn let_go(&mut self) {
         let mut bytes: usize = self.views.iter().map(|(_, view)| view.bytes).sum();
-        while bytes > VIEWS_BYTES_MAX {
+        while bytes > self.bounds.bytes {
             let read = |place: usize| match self.views[place].state {
                 State::Read { at } if self.views[place].waiting.is_empty() => Some(at),
                 _ => None,
@@ -381,30 +405,39 @@ mod tests {
         part.events.iter().map(|event| event.at.seq).collect()
     }
 
+    /// Views in which so many wait for one pattern, which is being read.
+    fn reading(pattern: &[Pattern], waiting: &[u32], bounds: ViewBounds) -> Views<u32> {
+        let (mut views, now) = (Views::new(bounds), Instant::now());
+        for who in waiting {
+            let missing = views.ready(pattern, true, now).expect_err("nothing is read yet");
+            views.wait(&missing, *who);
+        }
+        assert_eq!(views.next_read(|_| true).as_ref(), pattern.first());
+        views
+    }
+
     #[test]
     fn one_read_serves_all_who_come_within_its_life() {
-        let (mut views, now, all) = (Views::<u32>::default(), Instant::now(), patterns(&["a.>"]));
-        for who in [1, 2] {
-            let missing = views.ready(&all, now, now).expect_err("nothing is read yet");
-            views.wait(&missing, who);
-        }
-        assert_eq!(views.next_read().as_ref(), all.first());
-        assert_eq!(views.next_read(), None, "it is read once");
+        let (now, all) = (Instant::now(), patterns(&["a.>"]));
+        let mut views = reading(&all, &[1, 2], ViewBounds::USUAL);
+        assert_eq!(views.next_read(|_| true), None, "it is read once");
         views.read(&all[0], of(&[(5, "a.x"), (7, "a.y")]), head(9), now);
         assert_eq!(views.served(&log(9)), [1, 2]);
-        let later = now + LIFE - Duration::from_millis(1);
-        assert_eq!(views.ready(&all, later, later), Ok(()));
-        assert!(views.ready(&all, now + LIFE, now + LIFE).is_err(), "it is too old for who comes later");
+        assert_eq!(views.ready(&all, true, now + LIFE - Duration::from_millis(1)), Ok(()));
+        assert!(views.ready(&all, true, now + LIFE).is_err(), "it is too old for who comes later");
+        views.tick(now + LIFE, |_| true, &all.iter().cloned().collect());
+        assert_eq!(views.ready(&all, false, now + LIFE), Ok(()), "but not for who has a part of it");
+        views.tick(now + LIFE, |_| true, &HashSet::new());
+        assert!(views.views.is_empty() && views.by_pattern.is_empty(), "nobody has");
     }
 
     #[test]
     fn what_the_stream_brings_takes_the_place_of_what_was_read() {
-        let (mut views, now, all) = (Views::<()>::default(), Instant::now(), patterns(&["a.>"]));
-        let _ = views.ready(&all, now, now);
-        let _ = views.next_read();
+        let all = patterns(&["a.>"]);
+        let mut views = reading(&all, &[1], ViewBounds::USUAL);
         views.put(&event(8, "a.x"));
         views.put(&event(9, "b.x"));
-        views.read(&all[0], of(&[(5, "a.x"), (7, "a.y")]), head(9), now);
+        views.read(&all[0], of(&[(5, "a.x"), (7, "a.y")]), head(9), Instant::now());
         assert_eq!(seqs(&views.select(&all, 0, 9, PIECE)), [7, 8]);
         views.put(&event(10, "a.y"));
         assert_eq!(seqs(&views.select(&all, 0, 10, PIECE)), [8, 10]);
@@ -414,31 +447,31 @@ mod tests {
     #[test]
     fn a_view_ahead_of_the_log_waits_for_it_and_trusts_only_its_own_history() {
         for (time, trusted) in [(70, true), (71, false)] {
-            let (mut views, now, all) = (Views::<u32>::default(), Instant::now(), patterns(&["a.>"]));
-            let missing = views.ready(&all, now, now).expect_err("nothing is read yet");
-            views.wait(&missing, 1);
-            let _ = views.next_read();
+            let all = patterns(&["a.>"]);
+            let mut views = reading(&all, &[1], ViewBounds::USUAL);
             let newest = Arc::new(Event {
                 at: Position { seq: 7, time },
                 subject: "a.y".into(),
                 frames: Frames::Shared(Frame::comment()),
             });
-            views.read(&all[0], Some(Values { events: vec![newest], cut: false }), head(6), now);
+            views.read(&all[0], Some(Values { events: vec![newest], cut: false }), head(6), Instant::now());
             assert!(views.served(&log(6)).is_empty());
             assert_eq!(views.served(&log(8)).len(), usize::from(trusted));
-            assert_eq!(views.next_read().is_some(), !trusted, "it is read again");
+            assert_eq!(views.next_read(|_| true).is_some(), !trusted, "it is read again");
         }
     }
 
     #[test]
     fn overlapping_patterns_give_a_message_once_and_pieces_lose_none() {
-        let (mut views, now, all) = (Views::<()>::default(), Instant::now(), patterns(&["a.>", "a.*.x", "b"]));
-        let _ = views.ready(&all, now, now);
+        let (mut views, now, all) = (Views::new(ViewBounds::USUAL), Instant::now(), patterns(&["a.>", "a.*.x", "b"]));
         let a: Vec<(u64, String)> = (10..40).map(|seq| (seq, format!("a.{seq}.x"))).collect();
         let a: Vec<(u64, &str)> = a.iter().map(|(seq, subject)| (*seq, subject.as_str())).collect();
-        while let Some(pattern) = views.next_read() {
-            let values = if pattern.as_str() == "b" { of(&[(45, "b")]) } else { of(&a) };
-            views.read(&pattern, values, head(50), now);
+        while let Err(missing) = views.ready(&all, true, now) {
+            views.wait(&missing, 1);
+            assert_eq!(views.next_read(|_| true).as_ref(), Some(&missing));
+            assert_eq!(views.next_read(|_| true), None, "one at a time for each client");
+            let values = if missing.as_str() == "b" { of(&[(45, "b")]) } else { of(&a) };
+            views.read(&missing, values, head(50), now);
         }
         let piece = PieceSize { bytes: 1 << 20, events: 7 };
         let (mut seen, mut after) = (Vec::new(), 0);
@@ -456,31 +489,60 @@ mod tests {
 
     #[test]
     fn the_oldest_values_beyond_the_bound_are_left_out_and_that_is_told() {
-        let (mut views, now, all) = (Views::<()>::default(), Instant::now(), patterns(&["a.>"]));
-        let _ = views.ready(&all, now, now);
-        let _ = views.next_read();
-        for seq in 1..=VALUES_MAX as u64 + 5 {
-            views.put(&event(seq, &format!("a.{seq}")));
-        }
-        views.read(&all[0], of(&[]), head(20_000), now);
-        let part = views.select(&all, 0, 20_000, PieceSize { bytes: usize::MAX, events: usize::MAX - 1 });
+        let all = patterns(&["a.>"]);
+        let mut views = reading(&all, &[1], ViewBounds { values: 10, ..ViewBounds::USUAL });
+        (1..=15).for_each(|seq| views.put(&event(seq, &format!("a.{seq}"))));
+        views.read(&all[0], of(&[]), head(20), Instant::now());
+        let part = views.select(&all, 0, 20, PIECE);
         assert!(part.cut && part.complete);
-        assert_eq!((part.events.len(), part.events[0].at.seq), (VALUES_MAX, 6));
+        assert_eq!(seqs(&part), (6..=15).collect::<Vec<u64>>());
+        assert!(!views.select(&all, 5, 20, PIECE).cut, "who has had those misses none");
+        (16..=18).for_each(|seq| views.put(&event(seq, &format!("a.{seq}"))));
+        assert!(views.select(&all, 7, 15, PIECE).cut, "8 was to come next, and is gone");
+        assert!(!views.select(&all, 8, 15, PIECE).cut);
+        let mut views = reading(&all, &[1], ViewBounds::USUAL);
+        views.read(&all[0], Some(Values { events: vec![event(3, "a.3")], cut: true }), head(20), Instant::now());
+        assert!(views.select(&all, 2, 20, PIECE).cut, "nobody knows which the stream has more");
     }
 
     #[test]
     fn a_failed_read_is_tried_again_while_somebody_waits() {
-        let (mut views, now, all) = (Views::<u32>::default(), Instant::now(), patterns(&["a.>"]));
-        let missing = views.ready(&all, now, now).expect_err("nothing is read yet");
-        views.wait(&missing, 1);
-        let _ = views.next_read();
+        let (now, all, nobody) = (Instant::now(), patterns(&["a.>"]), HashSet::new());
+        let mut views = reading(&all, &[1], ViewBounds::USUAL);
         views.read(&all[0], None, head(1), now);
-        assert_eq!(views.next_read(), None, "not at once");
-        views.tick(now, |_| true);
-        assert_eq!(views.next_read().as_ref(), all.first());
+        assert_eq!(views.next_read(|_| true), None, "not at once");
+        views.tick(now, |_| true, &nobody);
+        assert_eq!(views.next_read(|_| true).as_ref(), all.first());
         views.read(&all[0], None, head(1), now);
-        views.tick(now, |_| false);
-        assert_eq!(views.next_read(), None, "nobody waits any more");
+        views.tick(now, |_| false, &nobody);
+        assert_eq!(views.next_read(|_| true), None, "nobody waits any more");
         assert!(views.views.is_empty() && views.by_pattern.is_empty());
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_read() {
+        let (mut views, now) = (Views::new(ViewBounds::USUAL), Instant::now());
+        for (who, text) in [(1, "a.*"), (2, "b.*")] {
+            let missing = views.ready(&patterns(&[text]), true, now).expect_err("nothing is read yet");
+            views.wait(&missing, who);
+        }
+        assert_eq!(views.next_read(|who| *who != 1), patterns(&["b.*"]).pop());
+        assert_eq!((views.next_read(|_| true), views.views.len()), (None, 1));
+    }
+
+    #[test]
+    fn beyond_the_bound_of_all_the_oldest_view_goes_for_which_nobody_waits() {
+        let (now, bytes) = (Instant::now(), 3 * VALUE_OVERHEAD_BYTES);
+        let mut views: Views<u32> = Views::new(ViewBounds { bytes, ..ViewBounds::USUAL });
+        for (age, text) in [(3, "a"), (2, "b"), (1, "c")] {
+            let pattern = patterns(&[text]);
+            let missing = views.ready(&pattern, true, now).expect_err("nothing is read yet");
+            views.wait(&missing, 1);
+            let _ = views.next_read(|_| true);
+            views.read(&missing, of(&[(5, text)]), head(9), now - Duration::from_secs(age));
+            let _ = views.served(&log(9));
+        }
+        let left = |text: &str| views.by_pattern.contains_key(&patterns(&[text])[0]);
+        assert_eq!([left("a"), left("b"), left("c")], [false, true, true]);
     }
 }

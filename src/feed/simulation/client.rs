@@ -57,6 +57,8 @@ struct Seen {
     last_values: bool,
     /// It is being given them, since the stream's life of that number.
     values_since: Option<u32>,
+    /// It has been told that some are left out.
+    values_cut: bool,
     /// It has been told that it has them.
     synced: bool,
     tally: Tally,
@@ -125,6 +127,7 @@ impl Client {
         tally.exact += self.seen.tally.exact;
         tally.gaps += self.seen.tally.gaps;
         tally.synced += self.seen.tally.synced;
+        tally.cut += self.seen.tally.cut;
     }
 
     /// Its sidecar was killed.
@@ -264,7 +267,8 @@ impl Seen {
         // Of a life that is over, and the sidecar does not know yet, is told by a gap afterwards.
         let is_current =
             life == store.life && store.at(upto).is_some_and(|there| Some(there.at.time) == time_of(event));
-        for value in store.lasting_values(user, upto).filter(|_| is_current) {
+        let is_whole = is_current && !std::mem::take(&mut self.values_cut);
+        for value in store.lasting_values(user, upto).filter(|_| is_whole) {
             assert!(self.received.contains(&value.number), "not a last value: {value:?}, {event:?}, {self:?}");
         }
         if !is_current {
@@ -282,6 +286,13 @@ impl Seen {
                 *self = Self { upto: seq_of(event), ..self.anew(store) };
             }
             (Some("new"), Some(LastEventId::Cursor(cursor))) if self.last_values && cursor.at.seq == 0 => {
+                *self = self.anew(store);
+            }
+            // Of more values than are held some are left out.
+            (Some("gap"), Some(sent))
+                if self.last_values && (sent == LastEventId::Absent || sent.is_before_everything()) =>
+            {
+                assert_eq!(seq_of(event), 0, "it has nothing: {event:?}");
                 *self = self.anew(store);
             }
             (Some("exact"), Some(LastEventId::Cursor(_))) => self.tally.exact += 1,
@@ -333,6 +344,15 @@ impl Seen {
     fn gap_before_values(&mut self, event: &Event, data: &serde_json::Value, store: &Store, world: World) {
         assert_eq!(seq_of(event), 0, "a place behind what follows: {event:?}");
         match data["reason"].as_str().expect("a word") {
+            // More values than are held: at the beginning, or in the middle of them.
+            "replay_limit" if world.values_max < 3 => {
+                if self.values_since.is_none() {
+                    *self = Self { restarted: true, ..self.anew(store) };
+                }
+                self.values_cut = true;
+                self.tally.cut += 1;
+                return;
+            }
             "replay_limit" => assert!(self.since_connected > world.replay_events, "{event:?}, {self:?}"),
             // Its values may have been read after the stream became another one, and before the sidecar knew.
             "reset" if self.values_since.is_some() => assert!(store.life > 0, "{event:?}"),

@@ -17,7 +17,7 @@ use crate::event::Event;
 use crate::feed::Feeds;
 use crate::feed::encode::Encoder;
 use crate::feed::fanout::Fanout;
-use crate::feed::ledger::{Bounds, Filled, Ledger, Output, PassId, Settings, Values};
+use crate::feed::ledger::{Bounds, Filled, Ledger, Output, PassId, Settings, ValueRead, Values, ViewBounds};
 use crate::feed::look::Looked;
 use crate::feed::removal::Stock;
 use crate::feed::start::{self, Begun, Known, RECENT, Seen, Start};
@@ -26,7 +26,6 @@ use crate::link::{FeedHandle, FeedStatus, ShardQueue, StreamRequest};
 use crate::live::Live;
 use crate::log::PieceSize;
 use crate::shard::{self, Shard, output};
-use crate::subject::Pattern;
 use crate::telemetry::metrics::{FeedMetrics, ShardMetrics};
 
 const SHARDS: usize = 2;
@@ -44,7 +43,7 @@ pub(super) struct Sidecar {
     /// A look that is ordered.
     look: Option<(Known, u64)>,
     /// Last values that are to be read.
-    values: Vec<ValueRead>,
+    values: Vec<ValueReader>,
     /// Whether a consumer beyond the end is clamped, as old servers do, or waits for its first message.
     clamps: bool,
     pub(super) passes_begun: u64,
@@ -67,11 +66,8 @@ enum Consumer {
 
 /// Reads last values, as [`crate::feed::values`] does: first which subjects there are, then their messages.
 #[derive(Debug)]
-struct ValueRead {
-    log: u32,
-    pattern: Pattern,
-    epoch: Epoch,
-    head: u64,
+struct ValueReader {
+    of: ValueRead,
     subjects: Option<Vec<String>>,
 }
 
@@ -144,7 +140,9 @@ impl Sidecar {
             piece: PieceSize { bytes: 450, events: 4 },
             pass_bytes: world.pass_bytes,
         };
-        let settings = Settings { index: 0, encoder: encoder.clone(), history_bytes: world.history_bytes, bounds };
+        let values = ViewBounds { values: world.values_max, ..ViewBounds::USUAL };
+        let settings =
+            Settings { index: 0, encoder: encoder.clone(), history_bytes: world.history_bytes, bounds, values };
         Self {
             shards,
             deliver,
@@ -244,8 +242,8 @@ impl Sidecar {
                     self.look = Some((known, at));
                     continue;
                 }
-                if let Output::ReadValues { pattern, log, epoch, head } = output {
-                    self.values.push(ValueRead { log, pattern, epoch, head, subjects: None });
+                if let Output::ReadValues(of) = output {
+                    self.values.push(ValueReader { of, subjects: None });
                     continue;
                 }
                 run_beside(self.fanout.carry_out(0, output), &mut self.deliver);
@@ -355,19 +353,19 @@ impl Sidecar {
         }
         let place = random.below(self.values.len() as u64) as usize;
         let read = &mut self.values[place];
-        let fits = store.epoch() == read.epoch && store.last() >= read.head && !random.chance(10);
+        let fits = store.epoch() == read.of.epoch && store.last() >= read.of.head && !random.chance(10);
         if fits && read.subjects.is_none() {
-            read.subjects = Some(store.last_values(&read.pattern).into_keys().collect());
+            read.subjects = Some(store.last_values(&read.of.pattern).into_keys().collect());
             return;
         }
-        let ValueRead { log, pattern, subjects, .. } = self.values.swap_remove(place);
+        let ValueReader { of, subjects } = self.values.swap_remove(place);
         let values = subjects.filter(|_| fits).map(|subjects| {
-            let there = store.last_values(&pattern);
+            let there = store.last_values(&of.pattern);
             let messages = subjects.iter().filter_map(|subject| there.get(subject));
             let events = messages.map(|message| self.event(message, store.epoch())).collect();
             Values { events, cut: false }
         });
-        self.ledger.values_read(log, &pattern, values, now);
+        self.ledger.values_read(&of, values, now);
         self.carry_out(now);
     }
 
