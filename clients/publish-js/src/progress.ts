@@ -28,19 +28,18 @@ export interface Wire {
 export class Progress {
   readonly #wire: Wire;
   readonly #outcome: Promise<Stored>;
-  readonly #ended: Promise<void>;
-  #end!: () => void;
   #state: "running" | "completed" | "failed" = "running";
   #percent = 0;
   #message = "";
   /** Something is to be published. */
   #fresh = false;
   #wake: () => void = () => {};
+  /** Ends the rest between two updates. */
+  #end: () => void = () => {};
 
   /** @internal Made by `Publisher.progress`. */
   constructor(wire: Wire) {
     this.#wire = wire;
-    this.#ended = new Promise((resolve) => (this.#end = resolve));
     this.#outcome = this.#work();
     // Who waits for the end is told of its failure; that nobody does must not end the process.
     this.#outcome.catch(() => {});
@@ -109,9 +108,13 @@ export class Progress {
   }
 
   async #rest(): Promise<void> {
+    if (this.#state !== "running") return;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    const interval = new Promise<void>((resolve) => (timer = setTimeout(resolve, this.#wire.interval)));
-    await Promise.race([interval, this.#ended]);
+    // Nothing that outlives the rest is waited for: that would keep a reaction of every one until the end.
+    await new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, this.#wire.interval);
+      this.#end = resolve;
+    });
     clearTimeout(timer);
   }
 
