@@ -1,7 +1,8 @@
 //! Publishing: to a subject, to one user, to everybody, through the routes' own templates.
 //!
-//! Used by the commands and by the `dev` page. Acknowledged by JetStream where the subject belongs to a stream.
+//! Used by the commands, the admin listener and the `dev` page. Acknowledged by JetStream where the subject belongs to a stream.
 
+use async_nats::client::PublishErrorKind;
 use async_nats::{Client, HeaderMap};
 use bytes::Bytes;
 use serde_json::json;
@@ -19,7 +20,8 @@ pub struct Outgoing {
     pub event: Option<String>,
     /// The payload.
     pub data: Bytes,
-    /// What makes a repetition known to JetStream as one, sent as `Nats-Msg-Id`: checked by [`is_key`].
+    /// What makes a repetition known to JetStream as one, sent as `Nats-Msg-Id`: checked by [`is_key`]. It counts in the whole
+    /// stream, whatever the subject.
     pub key: Option<String>,
 }
 
@@ -41,7 +43,8 @@ pub struct Published {
 }
 
 impl Published {
-    /// As it is answered and printed: `stream` and `seq` where it is stored, `duplicate` where it was so before.
+    /// As it is answered and printed: `stream` and `seq` where it is stored, `duplicate` where it was so before:
+    /// `sent` and `total` say who hears the subject now all the same.
     pub fn to_json(&self) -> serde_json::Value {
         let Reach { sent, total, complete } = self.reach;
         let mut json = json!({"sent": sent, "total": total, "complete": complete});
@@ -73,6 +76,9 @@ pub enum PublishError {
     /// NATS refused or did not answer.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// Said by the client, which knows the server's bound.
+    #[error("the message is larger than the {0} bytes of the server's max_payload")]
+    TooLarge(usize),
     /// The message could not be sent.
     #[error("NATS: {0}")]
     Nats(String),
@@ -113,7 +119,11 @@ async fn send(
         return Ok(Some(api::publish(client, subject, headers, message.data.clone()).await?));
     }
     let failed = |e: &dyn std::fmt::Display| PublishError::Nats(e.to_string());
-    client.publish_with_headers(subject, headers, message.data.clone()).await.map_err(|e| failed(&e))?;
+    let sent = client.publish_with_headers(subject, headers, message.data.clone()).await;
+    sent.map_err(|error| match error.kind() {
+        PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge(client.max_payload()),
+        _ => failed(&error),
+    })?;
     client.flush().await.map_err(|e| failed(&e))?;
     Ok(None)
 }

@@ -15,13 +15,7 @@ const LIVE: &str = "\n[[route]]\npath = \"/live\"\nlive_subjects = [\"live.all.>
 
 /// Publishes with these header lines.
 async fn post(all: &Sidecars, path: &str, headers: &str, body: &str) -> Answer {
-    let mut wire = Wire::tcp(&all.apps[0].admin).await;
-    let length = body.len();
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n{headers}\r\n"
-    );
-    wire.send_anyway((head + body).as_bytes()).await;
-    wire.answer().await
+    all.post_with(0, path, headers, body).await
 }
 
 /// Changes the stream of the tests.
@@ -59,6 +53,9 @@ on_both_servers! {
         let second = json_of(&post(&all, "/notify/alice", "Idempotency-Key: order-17\r\n", body).await);
         assert_eq!((&first["seq"], &first["duplicate"]), (&1.into(), &serde_json::Value::Null));
         assert_eq!((&second["seq"], &second["duplicate"]), (&1.into(), &true.into()));
+        // JetStream knows a key by its stream, not by its subject: it is the event's, not the user's.
+        let bob = json_of(&post(&all, "/notify/bob", "Idempotency-Key: order-17\r\n", body).await);
+        assert_eq!((&bob["seq"], &bob["duplicate"]), (&1.into(), &true.into()));
         // Across a restart of NATS as well, and by the command.
         all.nats.restart().await;
         eventually("NATS is back", DEADLINE, async || {
@@ -195,6 +192,10 @@ async fn a_route_without_a_stream_acknowledges_nothing() {
         .await;
         let answer = json_of(&all.post(0, "/notify/alice", "{\"data\":1}").await);
         assert_eq!(answer, serde_json::json!({"sent": 1, "total": 1, "complete": true}));
+        // With a name as a header more than the server's 1 MiB, within ours.
+        let body = format!("{{\"event\":{:?},\"data\":{:?}}}", "n".repeat(200), "x".repeat((1 << 20) - 230));
+        let large = all.post(0, "/notify/alice", &body).await;
+        assert!(large.is_refusal(413, "body_too_large").text().contains("max_payload"));
     })
     .await;
 }

@@ -56,7 +56,7 @@ fn bad_user() -> Refusal {
 }
 
 /// Exactly one, or none.
-fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
+pub fn key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let mut values = headers.get_all(KEY_HEADER).iter();
     let key = match (values.next(), values.next()) {
         (None, _) => return Ok(None),
@@ -84,6 +84,7 @@ fn refused(error: &PublishError) -> Refusal {
             Refusal::new(StatusCode::BAD_GATEWAY, "jetstream_refused", words)
         }
         PublishError::Api(ApiError::NotCaptured) => Refusal::new(StatusCode::BAD_GATEWAY, "no_stream", words),
+        PublishError::TooLarge(_) => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", words),
         PublishError::Api(_) | PublishError::Nats(_) => Refusal::nats_unavailable(),
     }
 }

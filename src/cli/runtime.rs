@@ -60,7 +60,7 @@ fn publish_exit(config: &Config, error: &PublishError) -> Exit {
     match error {
         PublishError::Subject(..) | PublishError::EventName(_) | PublishError::User(_) => Exit::Usage,
         PublishError::NoTemplate(_) => Exit::Config,
-        PublishError::Api(ApiError::Refused { .. }) => Exit::NoPermission,
+        PublishError::Api(ApiError::Refused { .. }) | PublishError::TooLarge(_) => Exit::NoPermission,
         PublishError::Api(_) | PublishError::Nats(_) => Exit::Unavailable,
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::Answer;
-use super::{App, Config, Nats, Sse, Version, eventually};
+use super::{App, Config, Nats, Sse, Version, Wire, eventually};
 
 /// The token of every sidecar here.
 pub const TOKEN: &str = "a-token-of-some-length";
@@ -70,6 +70,17 @@ impl Sidecars {
     /// The same with a body.
     pub async fn post(&self, at: usize, path: &str, body: &str) -> Answer {
         self.apps[at].admin_send("POST", path, Some(TOKEN), body).await
+    }
+
+    /// The same with more header lines.
+    pub async fn post_with(&self, at: usize, path: &str, headers: &str, body: &str) -> Answer {
+        let mut wire = Wire::tcp(&self.apps[at].admin).await;
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: admin\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {length}\r\n{headers}\r\n"
+        );
+        wire.send_anyway((head + body).as_bytes()).await;
+        wire.answer().await
     }
 
     /// The id of alice's connection to one of them.
