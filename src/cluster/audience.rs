@@ -53,8 +53,8 @@ pub async fn count(client: &Client, question: &Question) -> Reach {
     let asked: Result<Gathered<Count>, _> = ask::all(client, SUBJECT, question.into()).await;
     let Ok(Gathered { answers, complete }) = asked else { return Reach::default() };
     answers.values().fold(Reach { complete, ..Reach::default() }, |sum, count| Reach {
-        sent: sum.sent + count.live,
-        total: sum.total + count.total,
+        sent: sum.sent.saturating_add(count.live),
+        total: sum.total.saturating_add(count.total),
         ..sum
     })
 }
