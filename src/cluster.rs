@@ -13,6 +13,7 @@ pub mod kick;
 mod node;
 mod roll;
 pub mod send;
+mod served;
 mod service;
 
 use std::collections::BTreeSet;
@@ -24,7 +25,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use self::ask::NatsAway;
+use self::ask::AskError;
 use self::here::Here;
 use crate::config::Config;
 use crate::feed::connection::Kept;
@@ -69,8 +70,8 @@ impl Cluster {
     }
 
     /// A question as it is sent.
-    fn question(&self, question: &impl Serialize) -> Result<Bytes, NatsAway> {
-        serde_json::to_vec(question).map(Bytes::from).map_err(|_| NatsAway)
+    fn question(&self, question: &impl Serialize) -> Result<Bytes, AskError> {
+        serde_json::to_vec(question).map(Bytes::from).map_err(|_| AskError::NatsAway)
     }
 
     /// Takes this node off the roll of all others, for the end of the process. Waits half a second at most.

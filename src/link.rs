@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::cursor::{Cursor, LastEventId};
@@ -192,13 +193,20 @@ pub struct OneEvent {
     pub data: String,
     /// How data becomes text, by index of the format.
     pub payloads: Arc<[Payload]>,
+    /// Whether it has been put to the connection. Shared with its repetitions, so that one of them is.
+    pub put: Arc<AtomicBool>,
 }
 
 /// What became of an event for one connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sent {
     /// It has been put to the connection, behind everything before it.
     Put,
+    /// It had been put to the connection before.
+    Before,
+    /// There is no room for it: too much waits for the connection.
+    Full,
     /// The connection is here, but opens or ends just now.
     NotOpen,
     /// There is no such connection here.
@@ -217,6 +225,8 @@ pub enum Tells {
 /// Which connections are asked for; absent fields do not narrow.
 #[derive(Debug, Clone, Default)]
 pub struct AudienceOf {
+    /// The one with this public id.
+    pub connection: Option<uuid::Uuid>,
     /// Those of a user.
     pub user: Option<String>,
     /// Those that may hear a subject.
@@ -268,7 +278,8 @@ pub async fn kick(shards: &[ShardQueue], whom: &Whom, abruptly: bool) -> Option<
     Some(kicked)
 }
 
-/// Puts an event to a connection, on whichever shard it is. `None` when a shard does not answer in time.
+/// Puts an event to a connection, on whichever shard it is. `None` when a shard does not answer in time: then it may have
+/// been put just now.
 pub async fn send(shards: &[ShardQueue], connection: uuid::Uuid, event: &Arc<OneEvent>) -> Option<Sent> {
     for shard in shards {
         let (reply, answer) = oneshot::channel();

@@ -42,15 +42,26 @@ pub struct Gathered<T> {
 
 /// Why nobody could be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("NATS is away")]
-pub struct NatsAway;
+pub enum AskError {
+    /// It would help to ask again.
+    #[error("NATS is away")]
+    NatsAway,
+    /// It would not.
+    #[error("the question has {bytes} bytes; NATS takes {bytes_max} (max_payload)")]
+    TooLarge {
+        /// As it would be sent.
+        bytes: usize,
+        /// What the server says that it takes.
+        bytes_max: usize,
+    },
+}
 
 /// Asks all. Who does not answer is no error.
 pub async fn all<T: DeserializeOwned>(
     client: &Client,
     subject: &'static str,
     question: Bytes,
-) -> Result<Gathered<T>, NatsAway> {
+) -> Result<Gathered<T>, AskError> {
     until(client, subject, question, |_| false).await
 }
 
@@ -60,10 +71,14 @@ pub async fn until<T: DeserializeOwned>(
     subject: &'static str,
     question: Bytes,
     settles: impl Fn(&T) -> bool,
-) -> Result<Gathered<T>, NatsAway> {
+) -> Result<Gathered<T>, AskError> {
+    let (bytes, bytes_max) = (question.len(), client.max_payload());
+    if bytes > bytes_max {
+        return Err(AskError::TooLarge { bytes, bytes_max });
+    }
     let inbox = client.new_inbox();
-    let mut inbound = client.subscribe(inbox.clone()).await.map_err(|_| NatsAway)?;
-    client.publish_with_reply(subject, inbox, question).await.map_err(|_| NatsAway)?;
+    let mut inbound = client.subscribe(inbox.clone()).await.map_err(|_| AskError::NatsAway)?;
+    client.publish_with_reply(subject, inbox, question).await.map_err(|_| AskError::NatsAway)?;
     let mut gathered: Gathered<T> = Gathered { answers: BTreeMap::new(), complete: false };
     let mut known = Nodes::new();
     let gather = async {

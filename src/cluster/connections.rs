@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::ask::{self, NatsAway};
+use super::ask::{self, AskError};
 use super::here::Here;
 use super::{Cluster, NodeId};
 use crate::link::{self, AudienceOf, ConnectionInfo};
@@ -19,6 +19,8 @@ const NAMED_MAX: usize = 100;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Question {
+    /// The one with this public id.
+    pub connection: Option<Uuid>,
     /// Those of a user.
     pub user: Option<String>,
     /// Those that may hear a subject.
@@ -83,8 +85,8 @@ impl Shown {
 
 /// Here; `None` when a shard does not answer in time.
 pub(super) async fn here(here: &Here, question: Question) -> Option<Listing> {
-    let Question { user, subject, limit, slowest } = question;
-    let of = AudienceOf { user, subject, limit: limit.min(NAMED_MAX), slowest };
+    let Question { connection, user, subject, limit, slowest } = question;
+    let of = AudienceOf { connection, user, subject, limit: limit.min(NAMED_MAX), slowest };
     let audience = link::audience(&here.shards, &of).await?;
     let path = |route: usize| here.paths.get(route).map_or("", String::as_str);
     let connections = audience.connections.into_iter().map(|c| {
@@ -100,13 +102,13 @@ pub async fn on_this(cluster: &Cluster, question: Question) -> Option<Listing> {
 }
 
 /// On all, and whether all have answered.
-pub async fn on_all(cluster: &Cluster, question: &Question) -> Result<(Listing, bool), NatsAway> {
-    let client = cluster.client().ok_or(NatsAway)?;
+pub async fn on_all(cluster: &Cluster, question: &Question) -> Result<(Listing, bool), AskError> {
+    let client = cluster.client().ok_or(AskError::NatsAway)?;
     let gathered = ask::all::<Listing>(&client, SUBJECT, cluster.question(question)?).await?;
     let mut all = Listing::default();
     for (node, listing) in gathered.answers {
-        all.total += listing.total;
-        all.live += listing.live;
+        all.total = all.total.saturating_add(listing.total);
+        all.live = all.live.saturating_add(listing.live);
         all.connections.extend(listing.connections.into_iter().map(|shown| Shown { node: Some(node), ..shown }));
     }
     if question.slowest {

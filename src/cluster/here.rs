@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::served::Served;
 use crate::config::Config;
 use crate::frame::Payload;
 use crate::link::ShardQueue;
@@ -15,6 +16,8 @@ pub(super) struct Here {
     pub paths: Vec<String>,
     /// How data becomes text, by index of the format.
     pub payloads: Arc<[Payload]>,
+    /// Which events for one connection have been put to it.
+    pub served: Served,
 }
 
 impl Here {
@@ -23,6 +26,7 @@ impl Here {
             shards,
             paths: config.routes.routes.iter().map(|route| route.path.as_str().to_owned()).collect(),
             payloads: config.routes.formats.iter().map(|format| format.payload).collect(),
+            served: Served::default(),
         }
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Cluster;
-use super::ask::{self, NatsAway};
+use super::ask::{self, AskError, Gathered};
 use super::here::Here;
 use crate::link::{self, Whom};
 
@@ -44,15 +44,15 @@ pub(super) async fn here(here: &Here, question: Question) -> Option<Count> {
 }
 
 /// Ends one connection, without asking the others where it is here. An error where it is not here, and NATS is away.
-pub async fn connection(cluster: &Cluster, connection: Uuid) -> Result<Kicked, NatsAway> {
+pub async fn connection(cluster: &Cluster, connection: Uuid) -> Result<Kicked, AskError> {
     let own = here(&cluster.here, Question::Connection(connection)).await.unwrap_or_default();
     if own.kicked > 0 {
         return Ok(Kicked { kicked: own.kicked, complete: true });
     }
-    let client = cluster.client().ok_or(NatsAway)?;
+    let client = cluster.client().ok_or(AskError::NatsAway)?;
     let question = cluster.question(&Question::Connection(connection))?;
     let gathered = ask::until(&client, SUBJECT, question, |count: &Count| count.kicked > 0).await?;
-    let kicked = gathered.answers.values().map(|count| count.kicked).sum();
+    let kicked = all(&gathered);
     Ok(Kicked { kicked, complete: gathered.complete || kicked > 0 })
 }
 
@@ -60,15 +60,17 @@ pub async fn connection(cluster: &Cluster, connection: Uuid) -> Result<Kicked, N
 pub async fn user(cluster: &Cluster, user: &str) -> Kicked {
     let own = here(&cluster.here, Question::User(user.to_owned())).await.unwrap_or_default();
     let others = async {
-        let client = cluster.client().ok_or(NatsAway)?;
+        let client = cluster.client().ok_or(AskError::NatsAway)?;
         ask::all::<Count>(&client, SUBJECT, cluster.question(&Question::User(user.to_owned()))?).await
     };
     match others.await {
         // This node answers as well, and finds those that have come since.
-        Ok(gathered) => {
-            let kicked = gathered.answers.values().map(|count| count.kicked).sum::<usize>();
-            Kicked { kicked: own.kicked + kicked, complete: gathered.complete }
-        }
-        Err(NatsAway) => Kicked { kicked: own.kicked, complete: false },
+        Ok(gathered) => Kicked { kicked: own.kicked.saturating_add(all(&gathered)), complete: gathered.complete },
+        Err(_) => Kicked { kicked: own.kicked, complete: false },
     }
+}
+
+/// Of all that have answered, whatever they say.
+fn all(gathered: &Gathered<Count>) -> usize {
+    gathered.answers.values().fold(0, |sum, count| sum.saturating_add(count.kicked))
 }

@@ -1,13 +1,18 @@
 //! One event to one connection, wherever it is. Not stored: a connection that ends takes it along.
+//!
+//! Asking where a connection is does nothing, so a sidecar that hangs may read that question whenever it likes. The event itself
+//! goes only to the sidecar that has just answered it, and is known there by its key when it is sent again.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::Cluster;
-use super::ask::{self, NatsAway};
+use super::ask::{self, AskError};
+use super::connections::{self, Listing};
 use super::here::Here;
+use super::{Cluster, NodeId};
 use crate::frame::checked_name;
 use crate::link::{self, OneEvent, Sent};
 
@@ -16,9 +21,12 @@ pub(super) const SUBJECT: &str = "_sidestream.send";
 
 /// To whom, and what.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Question {
+pub struct ToOne {
     /// The connection's public id.
     pub connection: Uuid,
+    /// Makes a repetition known as one.
+    #[serde(default)]
+    pub key: Option<String>,
     /// Name of the event; a name that a publisher may not use becomes `message`.
     #[serde(default)]
     pub event: Option<String>,
@@ -26,48 +34,71 @@ pub struct Question {
     pub data: String,
 }
 
-/// What one sidecar says of the connection.
+/// Asks one sidecar to put an event to a connection that it has.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Question {
+    node: NodeId,
+    event: ToOne,
+}
+
+/// What that sidecar says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Found {
-    /// It is here.
-    known: bool,
-    /// The event has been put to it.
-    sent: bool,
+pub(super) struct Put {
+    sent: Sent,
 }
 
 /// What came of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The event has been put to it; or it opens or ends just now.
-    Known {
-        /// Whether it has been put to it.
-        sent: bool,
-    },
+    /// The connection has been found, and this has become of the event.
+    Found(Sent),
     /// Every living sidecar has looked, and none has it.
     Unknown,
-    /// None has it of those that have answered.
+    /// None has it of those that have answered. The event has gone nowhere.
     Incomplete,
+    /// The sidecar or the shard that has it was given the event and has not answered: it may have been put, or be put later.
+    Unanswered,
 }
 
-/// Here.
-pub(super) async fn here(here: &Here, question: Question) -> Option<Found> {
-    let Question { connection, event, data } = question;
+impl Outcome {
+    fn of(sent: Option<Sent>) -> Self {
+        match sent {
+            Some(Sent::Unknown) => Self::Unknown,
+            Some(sent) => Self::Found(sent),
+            None => Self::Unanswered,
+        }
+    }
+}
+
+/// Here, where this is the sidecar that is asked; the others have nothing to say.
+pub(super) async fn here(here: &Here, own: NodeId, question: Question) -> Option<Put> {
+    if question.node != own {
+        return None;
+    }
+    put(here, question.event).await.map(|sent| Put { sent })
+}
+
+async fn put(here: &Here, event: ToOne) -> Option<Sent> {
+    let ToOne { connection, key, event, data } = event;
+    let put = key.map(|key| here.served.put((connection, key), Instant::now())).unwrap_or_default();
     let name = event.filter(|name| checked_name(name).is_some());
-    let event = Arc::new(OneEvent { name, data, payloads: here.payloads.clone() });
-    let sent = link::send(&here.shards, connection, &event).await?;
-    Some(Found { known: sent != Sent::Unknown, sent: sent == Sent::Put })
+    let event = Arc::new(OneEvent { name, data, payloads: here.payloads.clone(), put });
+    link::send(&here.shards, connection, &event).await
 }
 
 /// Sends it, without asking the others where the connection is here. An error where it is not here, and NATS is away.
-pub async fn one(cluster: &Cluster, question: Question) -> Result<Outcome, NatsAway> {
-    if let Some(Found { known: true, sent }) = here(&cluster.here, question.clone()).await {
-        return Ok(Outcome::Known { sent });
+pub async fn one(cluster: &Cluster, event: ToOne) -> Result<Outcome, AskError> {
+    let which = connections::Question { connection: Some(event.connection), ..connections::Question::default() };
+    let is_there = |listing: &Listing| listing.total > 0;
+    if connections::on_this(cluster, which.clone()).await.as_ref().is_some_and(is_there) {
+        return Ok(Outcome::of(put(&cluster.here, event).await));
     }
-    let client = cluster.client().ok_or(NatsAway)?;
-    let gathered = ask::until(&client, SUBJECT, cluster.question(&question)?, |found: &Found| found.known).await?;
-    Ok(match gathered.answers.values().find(|found| found.known) {
-        Some(found) => Outcome::Known { sent: found.sent },
-        None if gathered.complete => Outcome::Unknown,
-        None => Outcome::Incomplete,
-    })
+    let client = cluster.client().ok_or(AskError::NatsAway)?;
+    let found = ask::until(&client, connections::SUBJECT, cluster.question(&which)?, is_there).await?;
+    let Some((&node, _)) = found.answers.iter().find(|(_, listing)| is_there(listing)) else {
+        return Ok(if found.complete { Outcome::Unknown } else { Outcome::Incomplete });
+    };
+    let question = cluster.question(&Question { node, event })?;
+    let gathered = ask::until::<Put>(&client, SUBJECT, question, |_| true).await?;
+    Ok(Outcome::of(gathered.answers.get(&node).map(|put| put.sent)))
 }

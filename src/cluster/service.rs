@@ -70,7 +70,7 @@ async fn answer(cluster: &Cluster, request: Request) {
         audience::SUBJECT => answered(cluster, &request, |question| audience::here(here, question)).await,
         connections::SUBJECT => answered(cluster, &request, |question| connections::here(here, question)).await,
         kick::SUBJECT => answered(cluster, &request, |question| kick::here(here, question)).await,
-        send::SUBJECT => answered(cluster, &request, |question| send::here(here, question)).await,
+        send::SUBJECT => answered(cluster, &request, |question| send::here(here, cluster.node, question)).await,
         _ => None,
     };
     // Who gets no answer knows by the roll that one is missing.

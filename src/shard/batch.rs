@@ -49,8 +49,6 @@ pub(super) enum Notice {
     Live(bool),
     /// A hole in core subjects; not to be had again.
     LiveGap,
-    /// An event for this connection only; not to be had again either.
-    Sent,
 }
 
 impl Item {
@@ -66,7 +64,7 @@ impl Item {
     pub(super) fn is_logged(&self) -> bool {
         match self {
             Self::Event(event) => event.at.seq > 0,
-            Self::Notice(_, notice) => !matches!(notice, Notice::LiveGap | Notice::Sent),
+            Self::Notice(_, notice) => *notice != Notice::LiveGap,
             // Its position stays in the log before, which is a gap when it asks.
             Self::Begin { .. } => true,
         }
@@ -94,7 +92,7 @@ impl Standing {
             }
             Item::Notice(_, Notice::Stream(Tells::Hole(upto))) => self.position = Some(*upto),
             Item::Begin { log, base, .. } => (self.log, self.position) = (Some(*log), Some(*base)),
-            Item::Event(_) | Item::Notice(_, Notice::LiveGap | Notice::Sent) => {}
+            Item::Event(_) | Item::Notice(_, Notice::LiveGap) => {}
         }
         self
     }

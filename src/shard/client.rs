@@ -324,13 +324,6 @@ impl Client {
         self.wake();
     }
 
-    /// Queues a frame that cannot be had again later; a reader that is behind its bounds is evicted.
-    pub(super) fn push(&self, frame: Bytes, bounds: Bounds, now: u64) {
-        if self.try_push(frame, bounds, now).is_err() {
-            self.abort(CloseReason::Slow);
-        }
-    }
-
     /// Its backlog is full: the rest waits in its stream's log, and is asked for when the backlog is on the wire.
     pub(super) fn fall_behind(&self) {
         self.phase.set(Phase::CatchingUp(self.position.get()));

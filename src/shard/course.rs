@@ -72,7 +72,8 @@ impl Shard {
         }
         let head = self.head_for(client);
         let frame = if degraded { notice::degraded(head) } else { notice::recovered(head) };
-        client.push(client.bytes_of(&frame), self.bounds(), self.now());
+        // Behind the client's last piece, and an event sent to it may wait there too.
+        client.push_piece(client.bytes_of(&frame), self.now());
     }
 
     /// The core subscriptions of a client are active.

@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
@@ -120,6 +121,8 @@ impl Shard {
             ToShard::Kick { whom, abruptly, reply } => {
                 let _ = reply.send(self.kick(&whom, abruptly));
             }
+            // Who waits no longer has said that it did not come.
+            ToShard::Send { reply, .. } if reply.is_closed() => {}
             ToShard::Send { connection, event, reply } => {
                 let _ = reply.send(self.send_one(connection, &event));
             }
@@ -216,23 +219,31 @@ impl Shard {
         meant.len()
     }
 
-    /// Puts an event to one client, in the batch at hand: behind everything that came before it. It carries the client's place
-    /// where that is known; one that catches up gets it without an id, behind the piece that it is at.
+    /// Puts an event to one client, behind everything that came before it. It carries the client's place where that is known;
+    /// one that catches up gets it without an id, behind the piece that it is at. One that has no room keeps its stream: the
+    /// event cannot be had again, so whoever sends it is told.
     fn send_one(&self, connection: uuid::Uuid, event: &OneEvent) -> Sent {
         let clients = self.clients.borrow();
-        let Some((_, client)) = clients.iter().find(|(_, client)| client.connection == connection) else {
-            return Sent::Unknown;
-        };
-        let place = self.head_for(client);
-        let frame = frame_of_one(event, client.format, place);
-        match frame.filter(|_| client.is_open() && client.closing().is_none()) {
-            Some(frame) => {
-                let item = self.batch.push(Item::Notice(frame, Notice::Sent));
-                self.batch.mark_all(std::iter::once(client.ticket.slot), item);
-                Sent::Put
-            }
-            None => Sent::NotOpen,
+        let found =
+            clients.iter().find(|(_, client)| client.connection == connection).map(|(_, client)| client.clone());
+        drop(clients);
+        let Some(client) = found else { return Sent::Unknown };
+        // All repetitions come to this shard, one after the other.
+        if event.put.load(Ordering::Relaxed) {
+            return Sent::Before;
         }
+        self.flush_list(&client);
+        if !client.is_open() || client.closing().is_some() {
+            return Sent::NotOpen;
+        }
+        let Some(frame) = frame_of_one(event, client.format, self.head_for(&client)) else { return Sent::NotOpen };
+        if client.try_push(client.bytes_of(&frame), self.bounds().for_one(), self.batch.now.get()).is_err() {
+            return Sent::Full;
+        }
+        event.put.store(true, Ordering::Relaxed);
+        self.metrics.events_sent.add(1);
+        client.count_events(1);
+        Sent::Put
     }
 
     fn audience(&self, of: &AudienceOf) -> Audience {
@@ -240,8 +251,9 @@ impl Shard {
         let clients = self.clients.borrow();
         let mut named: Vec<&Rc<Client>> = Vec::new();
         for (_, client) in &*clients {
+            let is_it = of.connection.is_none_or(|connection| connection == client.connection);
             let is_theirs = of.user.is_none() || of.user.as_deref() == client.user();
-            if !is_theirs || !of.subject.as_ref().is_none_or(|subject| client.may_hear(subject)) {
+            if !is_it || !is_theirs || !of.subject.as_ref().is_none_or(|subject| client.may_hear(subject)) {
                 continue;
             }
             audience.total += 1;

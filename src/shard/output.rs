@@ -23,6 +23,13 @@ pub struct Bounds {
     pub frames: usize,
 }
 
+impl Bounds {
+    /// For an event that is for one client only: as much again, so that it has room behind what the client catches up with.
+    pub fn for_one(self) -> Self {
+        Self { bytes: self.bytes.saturating_mul(2), ..self }
+    }
+}
+
 /// A backlog passed its bounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
