@@ -37,20 +37,20 @@ impl Served {
 
 impl Keys {
     fn put(&mut self, key: Key, now: Instant) -> Arc<AtomicBool> {
-        self.forget(now);
+        self.forget(|since, _| now.saturating_duration_since(since) >= REMEMBERED);
         if let Some(put) = self.put.get(&key) {
             return put.clone();
         }
+        self.forget(|_, kept| kept >= KEYS_MAX);
         let put = Arc::<AtomicBool>::default();
         self.since.push_back((now, key.clone()));
         self.put.insert(key, put.clone());
         put
     }
 
-    /// Forgets what is old, and makes room for one more.
-    fn forget(&mut self, now: Instant) {
-        let is_over = |since: &Instant, kept| now.saturating_duration_since(*since) >= REMEMBERED || kept >= KEYS_MAX;
-        while let Some((_, key)) = self.since.front().filter(|(since, _)| is_over(since, self.put.len())) {
+    /// Forgets the oldest, for as long as that is over by its time or by how many there are.
+    fn forget(&mut self, is_over: impl Fn(Instant, usize) -> bool) {
+        while let Some((_, key)) = self.since.front().filter(|(since, _)| is_over(*since, self.put.len())) {
             self.put.remove(key);
             self.since.pop_front();
         }
