@@ -112,7 +112,7 @@ fn expected() -> Vec<Shape> {
         row("events.user.alice.note", &[("Sse-Event", "note"), ("Nats-Msg-Id", "n-1")], r#"{"text":"grüße","n":1}"#),
         row("events.user.alice.message", &[("Sse-Event", "order.größe")], r#""text""#),
         row("events.broadcast.news", &[("Sse-Event", "news")], "[1,null,true]"),
-        progress("running", 0, "", &[]),
+        progress("running", 0, "", last),
         progress("running", 40, r#"row \"8\""#, last),
         progress("running", 99, r#"row \"8\""#, last),
         progress("completed", 100, r#"row \"8\""#, &[("Nats-Msg-Id", "RUN.end")]),
@@ -162,17 +162,24 @@ async fn away_in_the_middle(version: Version, language: Language) {
     assert_eq!(seen, messages.iter().map(|message| message.data.clone()).collect::<Vec<_>>(), "{language:?}");
 }
 
+/// The next message, as it is published.
+async fn next(published: &mut async_nats::Subscriber) -> async_nats::Message {
+    let next = tokio::time::timeout(DEADLINE, published.next()).await;
+    next.expect("published in time").expect("the subscription lives")
+}
+
+fn says(message: &async_nats::Message, text: &str) -> bool {
+    String::from_utf8_lossy(&message.payload).contains(text)
+}
+
 /// The next message that ends a run, as it is published.
 async fn next_end(published: &mut async_nats::Subscriber) -> async_nats::Message {
-    let next = async {
-        loop {
-            let message = published.next().await.expect("the subscription lives");
-            if String::from_utf8_lossy(&message.payload).contains(r#""state":"completed""#) {
-                return message;
-            }
+    loop {
+        let message = next(published).await;
+        if says(&message, r#""state":"completed""#) {
+            return message;
         }
-    };
-    tokio::time::timeout(DEADLINE, next).await.expect("published in time")
+    }
 }
 
 on_both_servers! {
@@ -328,6 +335,45 @@ on_both_servers_at_once! {
             assert_eq!(refused.kind(), wrong, "{language:?}");
             let last = kept::last(&publisher, TASK).await.expect("kept");
             assert_eq!(last.json()["state"], "completed", "{language:?}");
+        }
+    }
+
+    /// A copy of each, whatever became of it, comes late: the stream has none of them behind the end.
+    async fn no_copy_of_an_update_is_stored_after_the_end(version: Version) {
+        for language in Language::installed("no_copy_of_an_update_is_stored_after_the_end") {
+            let (nats, publisher) = ready(version).await;
+            let proxy = Proxy::to(nats.address()).await;
+            let mut driver = Driver::start(language, &format!("nats://{}", proxy.address));
+            let client = nats.client().await;
+            let mut published = client.subscribe(TASK).await.expect("subscribed");
+            support::nats::account(&async_nats::jetstream::new(client)).await.expect("the server has read it");
+            let mut copies = Vec::new();
+            // Of the second run, the first update finds the first run's end.
+            for _ in 0..2 {
+                driver.ask(begin("import-7")).await;
+                kept::until(&publisher, TASK, "running", 0).await;
+                // Stored, and not acknowledged: the publisher cannot know that.
+                proxy.replace(r#"{"stream":"#, r#"?"stream":"#);
+                driver.ask(update(30.0, "")).await;
+                let mut again = 0;
+                while again < 3 {
+                    copies.push(next(&mut published).await);
+                    again += usize::from(copies.last().is_some_and(|copy| says(copy, r#""percent":30"#)));
+                }
+                proxy.replace("\0", "\0");
+                driver.ask(json!({ "do": "complete" })).await;
+                while copies.last().is_none_or(|copy| !says(copy, r#""state":"completed""#)) {
+                    copies.push(next(&mut published).await);
+                }
+            }
+            let before = kept::all(&publisher, TASK).await;
+            for copy in copies {
+                let headers = copy.headers.expect("all have some");
+                let sent = publisher.jetstream().publish_with_headers(TASK, headers, copy.payload).await;
+                // Updates are refused, ends are known.
+                let _ = sent.expect("NATS takes it").await;
+            }
+            assert_eq!(states(&kept::all(&publisher, TASK).await), states(&before), "{language:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 // How far a task is, told to one user: the latest state is published in the background, at most once per interval, and
 // the end once and last.
-import { named, type JetStream, type PublishOptions, type Stored } from "./wire.js";
+import { named, type JetStream, type Stored } from "./wire.js";
 
 /** The longest wait for one acknowledgement, in milliseconds. */
 const ACK_WAIT = 2000;
@@ -31,6 +31,8 @@ export class Progress {
   #state: "running" | "completed" | "failed" = "running";
   #percent = 0;
   #message = "";
+  /** The sequence of the subject's last message, as far as is known; 0: there is none, as of a task never run. */
+  #last = 0;
   /** Something is to be published. */
   #fresh = false;
   #wake: () => void = () => {};
@@ -95,15 +97,14 @@ export class Progress {
   }
 
   async #work(): Promise<Stored> {
-    let last: number | undefined;
     for (;;) {
       this.#fresh = false;
       if (this.#state !== "running") return await this.#publishEnd(this.#payload());
-      last = await this.#publishRunning(this.#payload(), last);
+      const sent = await this.#publishRunning(this.#payload());
       // The end does not wait for the interval.
       await this.#rest();
       // What was not acknowledged is sent again.
-      if (last !== undefined && !this.#fresh) await new Promise<void>((resolve) => (this.#wake = resolve));
+      if (sent && !this.#fresh) await new Promise<void>((resolve) => (this.#wake = resolve));
     }
   }
 
@@ -120,16 +121,23 @@ export class Progress {
 
   /**
    * One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where the
-   * subject's last message is no longer the one before it. Gives the sequence, if it was acknowledged.
+   * subject's last message is no longer the one before it. A refusal says which one that is now: that of an earlier
+   * run, or one of ours that was never acknowledged. Gives whether the stream has it.
    */
-  async #publishRunning(payload: string, last: number | undefined): Promise<number | undefined> {
-    const options: PublishOptions = { headers: named("progress"), timeout: ACK_WAIT };
-    if (last !== undefined) options.expect = { lastSubjectSequence: last };
-    try {
-      return (await this.#wire.jetstream.publish(this.#wire.subject, payload, options)).seq;
-    } catch {
-      return undefined;
+  async #publishRunning(payload: string): Promise<boolean> {
+    for (let attempt = 0; attempt < 2; attempt++) {
+      const expect = { lastSubjectSequence: this.#last };
+      const options = { headers: named("progress"), timeout: ACK_WAIT, expect };
+      try {
+        this.#last = (await this.#wire.jetstream.publish(this.#wire.subject, payload, options)).seq;
+        return true;
+      } catch (error) {
+        const now = lastOf(error);
+        if (now === undefined) return false;
+        this.#last = now;
+      }
     }
+    return false;
   }
 
   /** Tried again with the same id until it is acknowledged, so that it is stored once. */
@@ -159,6 +167,12 @@ export class Progress {
       updated: Date.now(),
     });
   }
+}
+
+/** The sequence of the subject's last message, where a refusal tells it; the server has it in its text alone. */
+function lastOf(refused: unknown): number | undefined {
+  const told = refused instanceof Error ? /^wrong last sequence: (\d+)$/.exec(refused.message) : null;
+  return told ? Number(told[1]) : undefined;
 }
 
 function cut(message: string): string {

@@ -29,3 +29,9 @@ pub enum Error {
     #[error("NATS: {0}")]
     Nats(String),
 }
+
+impl From<async_nats::jetstream::context::PublishError> for Error {
+    fn from(error: async_nats::jetstream::context::PublishError) -> Self {
+        Self::Nats(error.to_string())
+    }
+}

@@ -1,10 +1,12 @@
 //! How far a task is, told to one user: the latest state is published by a task of its own, at most once per interval,
 //! and the end once and last.
 
+use std::error::Error as _;
 use std::fmt::Display;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream::Context;
+use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use bytes::Bytes;
@@ -146,32 +148,41 @@ impl Drop for Progress {
 impl Wire {
     async fn work(self, mut seen: watch::Receiver<State>) -> Result<PublishAck, Error> {
         let mut end = seen.clone();
-        let mut last = None;
+        // As of a task that was never run: the stream has no message.
+        let mut last = 0;
         loop {
             let state = seen.borrow_and_update().clone();
             let payload = self.payload(&state)?;
             if state.phase != Phase::Running {
                 return self.end(payload).await;
             }
-            let sent = self.send(self.running(payload, last)).await;
-            last = sent.as_ref().ok().map(|ack| ack.sequence);
+            let sent = self.running(payload, &mut last).await;
             // The end does not wait for the interval. `wait_for` marks as seen, so it has a receiver of its own.
             let ended = timeout(self.interval, end.wait_for(|state| state.phase != Phase::Running)).await.is_ok();
             // What was not acknowledged is sent again.
-            if !ended && sent.is_ok() && seen.changed().await.is_err() {
+            if !ended && sent && seen.changed().await.is_err() {
                 return Err(Error::Nats("abandoned".to_owned()));
             }
         }
     }
 
     /// One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where
-    /// the subject's last message is no longer the one before it.
-    fn running(&self, payload: Bytes, last: Option<u64>) -> PublishMessage {
-        let message = PublishMessage::build().header("Sse-Event", "progress").payload(payload);
-        match last {
-            Some(last) => message.expected_last_subject_sequence(last),
-            None => message,
+    /// the subject's last message is no longer the one before it, which is `last`. A refusal says which one that is now:
+    /// that of an earlier run, or one of ours that was never acknowledged. Gives whether the stream has it.
+    async fn running(&self, payload: Bytes, last: &mut u64) -> bool {
+        for _ in 0..2 {
+            let message = PublishMessage::build().header("Sse-Event", "progress").payload(payload.clone());
+            let refused = match self.send(message.expected_last_subject_sequence(*last)).await {
+                Ok(ack) => {
+                    *last = ack.sequence;
+                    return true;
+                }
+                Err(refused) => refused,
+            };
+            let Some(now) = last_of(&refused) else { return false };
+            *last = now;
         }
+        false
     }
 
     /// Tried again with the same id until it is acknowledged, so that it is stored once.
@@ -182,14 +193,14 @@ impl Wire {
             let message = PublishMessage::build().header("Sse-Event", "progress").payload(payload.clone());
             match self.send(message.message_id(&id)).await {
                 Err(_) if started.elapsed() < self.patience => sleep(RETRY_PAUSE).await,
-                sent => return sent,
+                sent => return Ok(sent?),
             }
         }
     }
 
-    async fn send(&self, message: PublishMessage) -> Result<PublishAck, Error> {
+    async fn send(&self, message: PublishMessage) -> Result<PublishAck, PublishError> {
         let sent = timeout(ACK_WAIT, publish(&self.jetstream, &self.subject, message)).await;
-        sent.unwrap_or_else(|_| Err(Error::Nats("no acknowledgement in time".to_owned())))
+        sent.unwrap_or_else(|_| Err(PublishError::new(PublishErrorKind::TimedOut)))
     }
 
     fn payload(&self, state: &State) -> Result<Bytes, Error> {
@@ -204,6 +215,12 @@ impl Wire {
         };
         serde_json::to_vec(&payload).map(Bytes::from).map_err(|e| Error::Data(e.to_string()))
     }
+}
+
+/// The sequence of the subject's last message, where a refusal tells it; the server has it in its text alone.
+fn last_of(refused: &PublishError) -> Option<u64> {
+    let text = refused.source()?.to_string();
+    text.strip_prefix("wrong last sequence: ")?.split(' ').next()?.parse().ok()
 }
 
 fn cut(message: &str) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::Context;
+use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use serde::Serialize;
@@ -124,14 +125,13 @@ impl Publisher {
             }
             message = message.message_id(id);
         }
-        publish(&self.jetstream, &subject, message).await
+        Ok(publish(&self.jetstream, &subject, message).await?)
     }
 }
 
 /// Publishes and waits for the acknowledgement.
-pub async fn publish(jetstream: &Context, subject: &str, message: PublishMessage) -> Result<PublishAck, Error> {
-    let failed = |e: async_nats::jetstream::context::PublishError| Error::Nats(e.to_string());
-    jetstream.send_publish(subject.to_owned(), message).await.map_err(failed)?.await.map_err(failed)
+pub async fn publish(jetstream: &Context, subject: &str, message: PublishMessage) -> Result<PublishAck, PublishError> {
+    jetstream.send_publish(subject.to_owned(), message).await?.await
 }
 
 fn checked_leaf(event: &str) -> Result<&str, Error> {

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import time
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Literal, Optional, Union
 
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
+from nats.js.errors import APIError
 
 #: The longest wait for one acknowledgement, in seconds.
 _ACK_WAIT = 2.0
@@ -51,6 +53,8 @@ class Progress:
         self._state: Literal["running", "completed", "failed"] = "running"
         self._percent = 0
         self._message = ""
+        #: The sequence of the subject's last message, as far as is known; 0: there is none, as of a task never run.
+        self._last = 0
         self._fresh = asyncio.Event()
         self._ended = asyncio.Event()
         self._outcome = asyncio.get_running_loop().create_task(self._work())
@@ -108,33 +112,38 @@ class Progress:
         self._ended.set()
 
     async def _work(self) -> PubAck:
-        last: int | None = None
         while True:
             self._fresh.clear()
             if self._state != "running":
                 return await self._publish_end(self._payload())
-            last = await self._publish_running(self._payload(), last)
+            sent = await self._publish_running(self._payload())
             # The end does not wait for the interval.
             try:
                 await asyncio.wait_for(self._ended.wait(), self._wire.interval)
             except asyncio.TimeoutError:
                 pass
             # What was not acknowledged is sent again.
-            if last is not None:
+            if sent:
                 await self._fresh.wait()
 
-    async def _publish_running(self, payload: bytes, last: int | None) -> int | None:
+    async def _publish_running(self, payload: bytes) -> bool:
         # One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where
-        # the subject's last message is no longer the one before it. Gives the sequence, if it was acknowledged.
-        headers = {"Sse-Event": "progress"}
-        if last is not None:
-            headers["Nats-Expected-Last-Subject-Sequence"] = str(last)
-        try:
-            ack = await self._wire.jetstream.publish(self._wire.subject, payload, timeout=_ACK_WAIT, headers=headers)
-            return ack.seq
-        except Exception:
-            _log.debug("an update of task %s was not acknowledged", self._wire.task, exc_info=True)
-            return None
+        # the subject's last message is no longer the one before it. A refusal says which one that is now: that of an
+        # earlier run, or one of ours that was never acknowledged. Gives whether the stream has it.
+        wire = self._wire
+        for _ in range(2):
+            headers = {"Sse-Event": "progress", "Nats-Expected-Last-Subject-Sequence": str(self._last)}
+            try:
+                ack = await wire.jetstream.publish(wire.subject, payload, timeout=_ACK_WAIT, headers=headers)
+                self._last = ack.seq
+                return True
+            except Exception as refused:
+                _log.debug("an update of task %s was not acknowledged", wire.task, exc_info=True)
+                now = _last_of(refused)
+                if now is None:
+                    return False
+                self._last = now
+        return False
 
     async def _publish_end(self, payload: bytes) -> PubAck:
         # Tried again with the same id until it is acknowledged, so that it is stored once.
@@ -161,6 +170,13 @@ class Progress:
             "updated": time.time_ns() // 1_000_000,
         }
         return json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _last_of(refused: Exception) -> int | None:
+    # The sequence of the subject's last message, where a refusal tells it; the server has it in its text alone.
+    text = refused.description or "" if isinstance(refused, APIError) else ""
+    told = re.fullmatch(r"wrong last sequence: (\d+)", text)
+    return int(told[1]) if told else None
 
 
 def _cut(message: str) -> str:
