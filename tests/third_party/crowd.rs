@@ -54,7 +54,12 @@ impl Crowd {
 
     /// Publishes an event that everybody must get.
     pub async fn publish(&mut self, name: &str, data: &str) {
-        self.publisher.publish_named("events.broadcast.x", name, data).await;
+        self.publish_to("events.broadcast.x", name, data).await;
+    }
+
+    /// The same to a subject of its own.
+    pub async fn publish_to(&mut self, subject: &str, name: &str, data: &str) {
+        self.publisher.publish_named(subject, name, data).await;
         self.expect(name, data, true);
     }
 

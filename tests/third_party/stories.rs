@@ -57,6 +57,35 @@ async fn every_client_receives_resumes_and_survives_what_we_send() {
     .await;
 }
 
+/// On a route with `last_value`: how things stand, then `sidestream.synced`, then the news.
+#[tokio::test]
+async fn every_client_sees_how_things_stand_before_the_news() {
+    bounded(async {
+        let nats = Nats::start(Version::Current).await;
+        let test = "every_client_sees_how_things_stand_before_the_news";
+        let Some(mut crowd) = Crowd::new(test, &nats, Way::Through).await else { return };
+        let app = App::start(&Config::on(&nats).tables("last_value = true\n")).await;
+        crowd.front.leads_to(app.address());
+        // Of each subject the last: the first of all is for nobody.
+        crowd.publish_for_nobody(b"no longer so").await;
+        crowd.publish_to("events.broadcast.y", "note", "how y stands").await;
+        crowd.publish("note", "how x stands").await;
+        crowd.start();
+        let start = crowd.mark();
+        crowd.told(&start, "sidestream.synced", json!({})).await;
+        crowd.publish("note", "news of x").await;
+        crowd.have_all().await;
+        for (client, lines) in crowd.since(&start) {
+            let said: Vec<_> = lines.iter().filter_map(|line| Some((line.name()?, line.data()))).collect();
+            let wanted = [("note", "how y stands"), ("note", "how x stands"), ("sidestream.synced", "{}")];
+            assert_eq!(said[0].0, "sidestream.connected", "{}: {said:?}", client.who.user());
+            assert_eq!(said[1..4], wanted, "{}: {said:?}", client.who.user());
+            assert_eq!(said[4], ("note", "news of x"), "{}: {said:?}", client.who.user());
+        }
+    })
+    .await;
+}
+
 async fn a_foreign_cursor_is_a_gap(crowd: &mut Crowd) {
     crowd.start();
     let start = crowd.mark();
