@@ -2,6 +2,7 @@
 //! Users sign in over HTTP and listen through nginx; the application and the sidecar are restarted under them; Chromium opens the page.
 
 mod site;
+mod start;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -36,7 +36,7 @@ impl Example {
     }
 
     /// What has to be installed before it starts.
-    fn installed(self) -> PathBuf {
+    pub fn installed(self) -> PathBuf {
         match self {
             Self::Express => self.folder().join("node_modules/express"),
             Self::Fastapi => root().join(".cache/applications/bin/uvicorn"),
