@@ -94,6 +94,17 @@ of_both! {
         assert_eq!(data(&of_bob.event().await)["item"], "for bob");
     }
 
+    async fn a_late_page_sees_how_each_task_ended(site: Site) {
+        let alice = site.sign_in("alice").await;
+        let mut early = site.listen(&alice).await;
+        let task = site.post(&alice, "/tasks", &json!({})).await;
+        while data(&early.event().await)["status"] != "completed" {}
+        let told = site.open(&alice, &[]).await.until_named("sidestream.synced", DEADLINE).await;
+        let (_, values) = told.split_last().expect("at least the marker");
+        let values: Vec<_> = values.iter().map(data).collect();
+        assert_eq!(values, [json!({ "task": task["task"], "percent": 100, "status": "completed" })]);
+    }
+
     async fn restarts_cost_nothing(site: Site) {
         let alice = site.sign_in("alice").await;
         let mut listener = site.listen(&alice).await;

@@ -169,13 +169,20 @@ impl Site {
         headers.iter().fold(request, |request, (name, value)| request.header(name, value))
     }
 
-    /// Opens a stream through nginx.
+    /// Opens a stream through nginx, and reads on until it is up to date.
     pub async fn listen(&self, session: &Session) -> Sse {
         self.listen_with(session, &[]).await
     }
 
     /// The same with headers of the client's own.
     pub async fn listen_with(&self, session: &Session, headers: &[(&str, &str)]) -> Sse {
+        let mut sse = self.open(session, headers).await;
+        sse.until_named("sidestream.synced", DEADLINE).await;
+        sse
+    }
+
+    /// Opens a stream through nginx.
+    pub async fn open(&self, session: &Session, headers: &[(&str, &str)]) -> Sse {
         Sse::open(Wire::tcp(&self.address).await, &Self::events(session, headers)).await
     }
 

@@ -32,6 +32,11 @@ try {
   await shows(bob, '#events li', 'alice to everybody: tea is ready');
   assert.equal(await bob.locator('#events li').count(), 1, 'bob sees the announcement only');
   assert.equal(await bob.locator('#tasks li').count(), 0, 'bob sees no task');
+  // A page that is opened late: what has been said last is there by the time it is up to date, and each event once.
+  await alice.reload();
+  await shows(alice, '#state', 'connected, up to date');
+  assert.match(await alice.locator('#tasks li').innerText(), /100 %, completed$/);
+  assert.equal(await alice.locator('#events li').count(), 2, 'the order and the announcement');
   await alice.locator('#leave').click();
   await shows(alice, '#state', 'signed out');
   assert.deepEqual(problems, []);
