@@ -8,10 +8,12 @@ import asyncio
 import logging
 import os
 import time
+import urllib.request
 import uuid
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.staticfiles import StaticFiles
@@ -32,14 +34,37 @@ async def lifespan(app: FastAPI):
     await app.state.events.close()
 
 
-app = FastAPI(lifespan=lifespan, openapi_url=None)
+# nginx keeps `/auth` from others: `/auth/` is not to lead there.
+app = FastAPI(lifespan=lifespan, openapi_url=None, redirect_slashes=False)
 # Signed, and out of reach of scripts and of other sites' requests. Add `https_only=True` where nginx speaks TLS.
 app.add_middleware(SessionMiddleware, secret_key=os.environ["SESSION_SECRET"], same_site="lax", max_age=HOUR)
 
 
+@app.middleware("http")
+async def from_this_site(request: Request, proceed) -> Response:
+    """Other sites' forms cannot send JSON, and their scripts are not this origin."""
+    origin, kind = request.headers.get("origin"), request.headers.get("content-type", "")
+    if origin is not None and origin.split("//", 1)[-1] != request.headers.get("host"):
+        return Response(status_code=403)
+    if request.method == "POST" and kind.split(";")[0].strip().lower() != "application/json":
+        return Response(status_code=415)
+    return await proceed(request)
+
+
+def alive(id: str) -> Path:
+    """A file for each session that lives, as a row in your database: the cookie alone is worth nothing after the logout."""
+    return Path(os.environ["SESSIONS"]) / id
+
+
+def session_user(request: Request) -> str | None:
+    session = request.session
+    lives = session.get("expires", 0) > time.time() and alive(session["id"]).exists()
+    return session["user"] if lives and session["user"] in USERS else None
+
+
 def signed_in(request: Request) -> str:
-    user, expires = request.session.get("user"), request.session.get("expires", 0)
-    if user not in USERS or expires <= time.time():
+    user = session_user(request)
+    if user is None:
         raise HTTPException(401)
     return user
 
@@ -67,12 +92,36 @@ async def auth(request: Request, user: User) -> Response:
 
 @app.post("/login", status_code=204)
 async def login(request: Request, login: Login) -> None:
-    request.session.update(user=login.user, expires=int(time.time()) + HOUR)
+    id = str(uuid.uuid4())
+    alive(id).touch()
+    request.session.update(user=login.user, id=id, expires=int(time.time()) + HOUR)
 
 
 @app.post("/logout", status_code=204)
 async def logout(request: Request) -> None:
+    """First the session, then its streams: a browser comes back by itself, and is let in for as long as its session lives."""
+    user = session_user(request)
+    if user is not None:
+        alive(request.session["id"]).unlink(missing_ok=True)
+        try:
+            await asyncio.to_thread(kick, user)
+        except OSError:
+            logging.exception("streams of %s", user)
     request.session.clear()
+
+
+def kick(user: str) -> None:
+    """Ends the user's streams on all sidecars.
+
+    Without an admin listener to ask they go on until the session would have ended.
+    """
+    if "ADMIN_URL" not in os.environ:
+        return
+    token = Path(os.environ["ADMIN_TOKEN_FILE"]).read_text()
+    url = f"{os.environ['ADMIN_URL']}/kick?user={quote(user, safe='')}"
+    ask = urllib.request.Request(url, method="POST", headers={"Authorization": f"Bearer {token}"})
+    straight = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    straight.open(ask, timeout=5).close()
 
 
 @app.post("/orders", status_code=201)

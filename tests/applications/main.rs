@@ -84,7 +84,10 @@ of_both! {
         assert_eq!(site.knock(&nobody, &[("X-User-Id", "alice")]).await, 401);
         let bob = site.sign_in("bob").await;
         assert_eq!(site.knock(&bob.tampered(), &[]).await, 401);
-        assert_eq!(site.get(&bob, "/auth").await.head.status, 404);
+        for path in ["/auth", "/auth/", "/AUTH", "/Auth/", "//auth", "/%61uth", "/auth%2f", "/x/../auth", "/auth/x"] {
+            let answer = site.get(&bob, path).await.head;
+            assert_eq!((answer.status, answer.header("x-user-id")), (404, None), "{path}");
+        }
         assert_eq!(site.try_sign_in("mallory").await.head.status / 100, 4);
 
         let alice = site.sign_in("alice").await;
@@ -92,6 +95,45 @@ of_both! {
         site.post(&alice, "/orders", &json!({ "item": "for alice alone" })).await;
         site.post(&bob, "/orders", &json!({ "item": "for bob" })).await;
         assert_eq!(data(&of_bob.event().await)["item"], "for bob");
+    }
+
+    /// What the page does, no other site can do in the user's name; what is no JSON is refused without a look behind the scenes.
+    async fn only_its_own_pages_ask_for_something(site: Site) {
+        let alice = site.sign_in("alice").await;
+        let body = r#"{"item":"tea"}"#;
+        let json = ("Content-Type", "application/json");
+        for (headers, body, statuses) in [
+            (vec![("Content-Type", "text/plain")], body, &[415][..]),
+            (vec![("Content-Type", "application/x-www-form-urlencoded")], "item=tea", &[415]),
+            (vec![], body, &[415]),
+            (vec![json, ("Origin", "https://elsewhere.example")], body, &[403]),
+            (vec![json, ("Origin", "null")], body, &[403]),
+            (vec![json, ("Origin", "http://app.example")], body, &[201]),
+            (vec![json], body, &[201]),
+            (vec![json], "{\"item\":", &[400, 422]),
+        ] {
+            let answer = site.post_with(&alice, "/orders", &headers, body).await;
+            assert!(statuses.contains(&answer.head.status), "{headers:?} {body}: {}", answer.text());
+        }
+        let broken = site.post_with(&alice, "/orders", &[json], "{\"item\":").await;
+        assert_eq!(broken.head.header("content-type").map(|kind| kind.starts_with("application/json")), Some(true));
+        assert!(!broken.text().contains("node_modules") && !broken.text().contains(".py"), "{}", broken.text());
+    }
+
+    async fn a_logout_ends_the_session_and_its_streams(site: Site) {
+        let (alice, elsewhere) = (site.sign_in("alice").await, site.sign_in("alice").await);
+        let mut listener = site.listen(&alice).await;
+        site.post(&alice, "/logout", &json!({})).await;
+        let goodbye = listener.event().await;
+        assert_eq!((goodbye.name.as_str(), &data(&goodbye)["code"]), ("sidestream.bye", &json!("kicked")));
+        // The cookie, as somebody may have kept it: nothing opens for it, before a restart and after.
+        assert_eq!(site.knock(&alice, &[]).await, 401);
+        assert_eq!(site.post_with(&alice, "/orders", &[("Content-Type", "application/json")], "{}").await.head.status, 401);
+        site.restart("application").await;
+        site.answers().await;
+        assert_eq!(site.knock(&alice, &[]).await, 401);
+        // The same user's other session lives.
+        site.listen(&elsewhere).await;
     }
 
     async fn a_late_page_sees_how_each_task_ended(site: Site) {

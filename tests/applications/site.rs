@@ -136,6 +136,16 @@ impl Site {
         self.ask(session, get(path), "").await
     }
 
+    /// POST as somebody else's page might do it: with headers of its own in place of a page's.
+    pub async fn post_with(&self, session: &Session, path: &str, headers: &[(&str, &str)], body: &str) -> Answer {
+        let mut wire = Wire::tcp(&self.address).await;
+        let request = Request::new("POST", path).header("Cookie", &session.0).header("Connection", "close");
+        let request = request.header("Content-Length", body.len().to_string());
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+        wire.send(&[&request.bytes(), body.as_bytes()].concat()).await;
+        wire.answer().await
+    }
+
     /// Asks the application for something; it must succeed.
     pub async fn post(&self, session: &Session, path: &str, body: &Value) -> Value {
         let answer = self.ask(session, Request::new("POST", path), &body.to_string()).await;
