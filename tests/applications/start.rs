@@ -3,8 +3,10 @@
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
+use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
 use crate::site::Example;
@@ -28,7 +30,16 @@ fn complete(test: &str, example: Example, temporary: &Path) -> Option<Command> {
 
 /// It must end by itself, and not well. Gives what it complained of.
 async fn complaint(run: &mut Command) -> String {
-    let Output { status, stdout, stderr } = run.output().await.expect("it starts");
+    let run = run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let pid = run.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)).expect("it runs");
+    let ended = tokio::time::timeout(Duration::from_secs(60), run.wait_with_output()).await;
+    let Output { status, stdout, stderr } = ended
+        .unwrap_or_else(|_| {
+            // Not SIGKILL: the script has to end what it has started.
+            kill_process(pid, Signal::TERM).expect("it is ours");
+            panic!("it goes on");
+        })
+        .expect("its output is read");
     let said = String::from_utf8_lossy(&stderr).into_owned();
     assert!(!status.success() && stdout.is_empty(), "{status}: {}\n{said}", String::from_utf8_lossy(&stdout));
     said
