@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 use crate::support::bounded;
 
 /// What a page is sent, and what stands beside it. `.d.ts` files come with each script.
-const SCRIPTS: [&str; 16] = [
+const SCRIPTS: [&str; 17] = [
     "backoff",
     "channel",
     "eventsource",
@@ -21,6 +21,7 @@ const SCRIPTS: [&str; 16] = [
     "link",
     "parser",
     "port",
+    "recent",
     "refusal",
     "request",
     "shared",

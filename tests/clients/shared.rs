@@ -169,6 +169,61 @@ async fn a_dead_tab_is_noticed_by_the_worker() {
 }
 
 #[tokio::test]
+async fn the_worker_that_dies_with_the_first_tab_is_replaced() {
+    bounded(async {
+        let Some(mut site) = Site::start("a dead worker of the client", |config| config).await else { return };
+        let browser = Browser::start(Kind::Chromium).await;
+        browser.context("alice").await;
+        let mut tabs = Vec::new();
+        for name in ["host", "1", "2"] {
+            tabs.push(tab(&browser, &site, name, By::Worker).await);
+        }
+        site.publish(2).await;
+        for tab in &tabs {
+            tab.hears(&site.published).await;
+        }
+        // Chromium runs the worker in the process of the tab that came first.
+        browser.crash("host").await;
+        site.publish(2).await;
+        for tab in &tabs[1..] {
+            let report = tab.hears(&site.published).await;
+            assert_eq!(report.faults(), ["network"], "it was told that the worker is gone");
+            assert_eq!(report.of("gap"), Vec::<&Value>::new(), "nothing was lost");
+            tab.is("open").await;
+        }
+        is_shared_by(&browser, "1", By::Worker, 2).await;
+        connections(&site, 1).await;
+        tabs.push(tab(&browser, &site, "late", By::Worker).await);
+        tabs[3].hears(&site.published[3..]).await;
+        connections(&site, 1).await;
+        browser.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn in_a_frame_without_an_origin_each_has_its_own_in_chromium() {
+    bounded(without_an_origin(Kind::Chromium)).await;
+}
+
+#[tokio::test]
+async fn in_a_frame_without_an_origin_each_has_its_own_in_firefox() {
+    bounded(without_an_origin(Kind::Firefox)).await;
+}
+
+/// Workers and locks are there, and refused.
+async fn without_an_origin(kind: Kind) {
+    let Some(site) = Site::start("a sandbox of the client", |config| config).await else { return };
+    let browser = Browser::start(kind).await;
+    browser.context("alice").await;
+    browser.tab("alice", "tab", &site.page()).await;
+    // From no origin every request is another origin's, and nobody allows it: it fails, and does not hang.
+    let told = browser.call("tab", "sandboxed", json!(["/events", bundled("worker.js").await])).await;
+    assert_eq!(told, json!({ "type": "connection", "reason": "network", "final": false }));
+    browser.close().await;
+}
+
+#[tokio::test]
 async fn without_locks_each_tab_has_its_own() {
     bounded(async {
         let Some(mut site) = Site::start("tabs of the client without locks", |config| config).await else { return };

@@ -7,7 +7,7 @@
 // its predecessor said later counts for none.
 
 import type { Hooks, Source } from "./link.js";
-import { hold, holdLock, Kept, pass, type News, type Shared } from "./shared.js";
+import { at, hold, holdLock, Kept, pass, patience, UNANSWERED, type News, type Shared } from "./shared.js";
 
 type Message =
   /** A tab has come, and wants to be welcomed. */
@@ -17,8 +17,11 @@ type Message =
   /** What a leader tells, to one tab or to all. */
   | { readonly type: "news"; readonly leader: string; readonly to?: string; readonly news: News };
 
-/** Joins, or makes, the connection. */
-export function overChannel(shared: Shared, hooks: Hooks): Source {
+/**
+ * Joins, or makes, the connection. `failed` is called, and nothing else any more, where this page may hold no locks, or
+ * where nobody answers: a leader that hangs keeps its lock.
+ */
+export function overChannel(shared: Shared, hooks: Hooks, failed: () => void): Source {
   const name = `sidestream ${shared.key}`;
   const own = crypto.randomUUID();
   const channel = new BroadcastChannel(name);
@@ -34,10 +37,17 @@ export function overChannel(shared: Shared, hooks: Hooks): Source {
 
   const end = (): void => {
     over = true;
+    clearTimeout(unanswered);
     queue.abort();
     channel.close();
     release?.();
   };
+
+  const unanswered = patience(shared, () => {
+    end();
+    hooks.fault(UNANSWERED);
+    failed();
+  });
 
   const take = (news: News): void => {
     kept.take(news);
@@ -49,13 +59,23 @@ export function overChannel(shared: Shared, hooks: Hooks): Source {
     pass(news, hooks);
   };
 
-  const begin = (): void => {
+  const welcome = (): void => {
     welcomed = true;
-    held = hold({ ...shared, options: { ...shared.options, lastEventId } }, (news) => {
-      // The others first: what the page does with it may take long. They are not told when only this tab ends.
-      if (!over) say({ type: "news", leader: own, news });
+    clearTimeout(unanswered);
+  };
+
+  const begin = (): void => {
+    welcome();
+    const tell = (news: News): void => {
+      // They are not told when only this tab ends.
+      if (over) return;
+      // The others first: what the page does with it may take long.
+      say({ type: "news", leader: own, news });
       take(news);
-    });
+    };
+    tell({ type: "status", status: { state: "connecting", attempt: 0, lastEventId } });
+    // Who hears of that may have closed it.
+    if (!over) held = hold(at(shared, lastEventId), tell);
   };
 
   channel.onmessage = ({ data }: MessageEvent<Message>): void => {
@@ -66,7 +86,7 @@ export function overChannel(shared: Shared, hooks: Hooks): Source {
       if (leader === own) begin();
       else if (!welcomed) say({ type: "hello", from: own });
     } else if (data.to === own && !welcomed) {
-      welcomed = true;
+      welcome();
       leader = data.leader;
       take(data.news);
     } else if (data.to === undefined && welcomed && data.leader === leader) {
@@ -83,8 +103,12 @@ export function overChannel(shared: Shared, hooks: Hooks): Source {
     other.close();
   };
   say({ type: "hello", from: own });
-  // Only the end of this stream takes it out of the queue.
-  lead().catch(() => {});
+  // The end of this stream takes it out of the queue; whatever else does, does so for good.
+  lead().catch(() => {
+    if (over) return;
+    end();
+    failed();
+  });
 
   return {
     get lastEventId() {
@@ -94,8 +118,8 @@ export function overChannel(shared: Shared, hooks: Hooks): Source {
     close() {
       if (over) return;
       end();
-      if (held) held.close();
-      else hooks.status({ state: "closed", attempt: 0, lastEventId, reason: { type: "closed" } });
+      held?.close();
+      hooks.status({ state: "closed", attempt: 0, lastEventId, reason: { type: "closed" } });
     },
   };
 }

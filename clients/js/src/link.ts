@@ -28,10 +28,13 @@ export interface Source {
 /** The server's own names, which are always heard. */
 const OWN = ["connected", "heartbeat", "gap", "bye", "degraded", "ok", "synced"].map((name) => `sidestream.${name}`);
 
+/** Milliseconds that an attempt may take, where the page says nothing of it. */
+export const CONNECT_TIMEOUT = 30_000;
+
 type Timer = ReturnType<typeof setTimeout>;
 
 /** Calls after so many milliseconds, or when a timer can wait no longer. */
-function later(run: () => void, wait: number): Timer {
+export function later(run: () => void, wait: number): Timer {
   return setTimeout(run, Math.min(wait, 2 ** 31 - 1));
 }
 
@@ -55,7 +58,7 @@ function own<T>(data: string): Partial<T> {
 /** Opens a connection and keeps it. Throws a TypeError where the URL or the options cannot be. */
 export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Source {
   const target = new URL(url, globalThis.location?.href);
-  const { backoff = {}, maxRetries = Infinity, heartbeatTimeout = 2.5, connectTimeout = 30_000 } = options;
+  const { backoff = {}, maxRetries = Infinity, heartbeatTimeout = 2.5, connectTimeout = CONNECT_TIMEOUT } = options;
   const transport = transportOf(options) === "fetch" ? byFetch : byEventSource;
   const listening = new AbortController();
   const names = new Set(["message", ...OWN]);
@@ -166,7 +169,7 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
 
   const start = (): void => {
     stop();
-    set("connecting");
+    if (state !== "connecting") set("connecting");
     // A listener of the status may have closed it, and then it stays so.
     if (state !== "connecting") return;
     heard = performance.now();

@@ -4,6 +4,9 @@
 export class Bus {
   #channels = new Set();
   #queue = [];
+  #said = [];
+  /** The name of the last channel. */
+  name = "";
   /** Whose messages are on their way for longer than others'. */
   late = new Set();
 
@@ -15,11 +18,13 @@ export class Bus {
 
       constructor(name) {
         Object.assign(this, { name, tab, open: true });
+        bus.name = name;
         bus.#channels.add(this);
       }
 
       postMessage(data) {
         if (!this.open) throw new DOMException("the channel is closed", "InvalidStateError");
+        bus.#said.push(data);
         bus.#queue.push({ from: this, data: structuredClone(data) });
       }
 
@@ -28,6 +33,11 @@ export class Bus {
         bus.#channels.delete(this);
       }
     };
+  }
+
+  /** The last message of a type. */
+  last(type) {
+    return this.#said.findLast((data) => data.type === type);
   }
 
   /** A tab that is no more hears nothing; what it said may still be on its way. */
@@ -52,18 +62,24 @@ export class Bus {
 /** The locks of an origin, each with its queue. */
 export class Locks {
   #locks = new Map();
+  /** This page may hold none. */
+  refused = false;
 
   /** What a tab has as `navigator.locks`. */
   manager(tab) {
     return {
-      request: (name, options, run) =>
+      request: (name, ...args) =>
         new Promise((resolve, reject) => {
+          const [options, run] = args.length > 1 ? args : [{}, ...args];
+          if (this.refused) return reject(new DOMException("no locks here", "SecurityError"));
           const queue = this.#locks.get(name) ?? [];
           this.#locks.set(name, queue);
           const entry = { tab, run, resolve };
           options.signal?.addEventListener("abort", () => {
-            if (queue[0] === entry) return;
-            queue.splice(queue.indexOf(entry), 1);
+            const at = queue.indexOf(entry);
+            // Neither one that holds it nor one that did.
+            if (at < 1) return;
+            queue.splice(at, 1);
             reject(options.signal.reason);
           });
           queue.push(entry);
