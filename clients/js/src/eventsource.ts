@@ -25,7 +25,7 @@ export const byEventSource: Transport = ({ url, lastEventId, options, names }, s
   };
   source.onerror = (event) => {
     if ("data" in event) return;
-    if (source.readyState === EventSource.CLOSED) {
+    if (source.readyState === source.CLOSED) {
       void settle(async () => (await judge(await ask(url, options, abort.signal))) ?? ENDED, abort.signal, sink);
     } else if (answered) {
       answered = false;

@@ -29,8 +29,8 @@ function parsed(event: SidestreamEvent, parse: Options["parse"] = "json"): unkno
   return parse === "text" ? event.data : parse(event);
 }
 
-/** A stream upon the source that `open` gives. `connecting` is the status until the source tells another. */
-export function face<E extends object>(options: Options, open: (hooks: Hooks) => Source): Stream<E> {
+/** A stream upon the source that `begin` gives. `connecting` is the status until the source tells another. */
+export function face<E extends object>(options: Options, begin: (hooks: Hooks) => Source): Stream<E> {
   const handlers = new Map<string, Calls<Handler>>();
   const last = new Map<string, Last<unknown>>();
   const listeners = new Calls<() => void>();
@@ -56,13 +56,15 @@ export function face<E extends object>(options: Options, open: (hooks: Hooks) =>
 
   const { signal } = options;
   signal?.throwIfAborted();
-  const source = open({
+  const open = (): boolean => status.state !== "closed";
+  const source = begin({
     event(event) {
-      const calls = handlers.get(event.name);
+      // After the end nothing is told, be it on its way.
+      const calls = open() && handlers.get(event.name);
       const value = calls && guarded(() => ({ data: parsed(event, options.parse), event }), event);
       if (!value) return;
       last.set(event.name, value);
-      calls.each((handler) => guarded(() => handler(value.data, event)));
+      calls.each((handler) => open() && guarded(() => handler(value.data, event)));
     },
     status(next) {
       status = next;
@@ -83,9 +85,15 @@ export function face<E extends object>(options: Options, open: (hooks: Hooks) =>
     source.hear(name);
     return calls.add(handler);
   };
-  const { onOpen, onGap, onBye, onDegraded, onOk, onSynced } = options;
-  const callbacks = { connected: onOpen, gap: onGap, bye: onBye, degraded: onDegraded, ok: onOk, synced: onSynced };
-  for (const [name, callback] of Object.entries(callbacks)) if (callback) on(`sidestream.${name}`, callback as Handler);
+  const callback = (name: string, handler: ((data: never) => void) | undefined): void => {
+    if (handler) on(`sidestream.${name}`, handler as () => void);
+  };
+  callback("connected", options.onOpen);
+  callback("gap", options.onGap);
+  callback("bye", options.onBye);
+  callback("degraded", options.onDegraded);
+  callback("ok", options.onOk);
+  callback("synced", options.onSynced);
 
   return {
     on: on as Stream<E>["on"],

@@ -5,7 +5,7 @@
 import { delay } from "./backoff.js";
 import { byEventSource } from "./eventsource.js";
 import { byFetch } from "./fetch.js";
-import type { Attempt, Outcome, Sink } from "./transport.js";
+import type { Attempt, Outcome, Sink, Transport } from "./transport.js";
 import type { Bye, Connected, Fault, LinkOptions, Reason, SidestreamEvent, Status } from "./types.js";
 
 /** What comes of a connection. None of these may throw. */
@@ -33,17 +33,19 @@ export const CONNECT_TIMEOUT = 30_000;
 
 type Timer = ReturnType<typeof setTimeout>;
 
+const now = (): number => performance.now();
+
 /** Calls after so many milliseconds, or when a timer can wait no longer. */
 export function later(run: () => void, wait: number): Timer {
   return setTimeout(run, Math.min(wait, 2 ** 31 - 1));
 }
 
-function transportOf({ transport, headers, credentials }: LinkOptions): "eventsource" | "fetch" {
-  const needed = headers || credentials === "omit" || !("EventSource" in globalThis);
+function transportOf({ transport, headers, credentials }: LinkOptions): Transport {
+  const needed = headers || credentials === "omit" || !globalThis.EventSource;
   if (transport === "eventsource" && needed) {
     throw new TypeError("fetch transport needed");
   }
-  return transport ?? (needed ? "fetch" : "eventsource");
+  return needed || transport === "fetch" ? byFetch : byEventSource;
 }
 
 /** Data of our own events; nothing where they are not what they should be. */
@@ -59,15 +61,15 @@ function own<T>(data: string): Partial<T> {
 export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Source {
   const target = new URL(url, globalThis.location?.href);
   const { backoff = {}, maxRetries = Infinity, heartbeatTimeout = 2.5, connectTimeout = CONNECT_TIMEOUT } = options;
-  const transport = transportOf(options) === "fetch" ? byFetch : byEventSource;
+  const transport = transportOf(options);
   const listening = new AbortController();
   const names = new Set(["message", ...OWN]);
   let state: Status["state"] = "connecting";
   let lastEventId = options.lastEventId ?? "";
   let failed = 0;
-  // Milliseconds: what `retry` says until it says otherwise, and what was asked for once.
+  // Milliseconds: what `retry` says until it says otherwise, and the time before which the server wants to see nobody.
   let retry = 0;
-  let once: number | undefined;
+  let until = 0;
   let bye: Reason | undefined;
   // Milliseconds without a sign of life that mean that an open connection is dead. 0: not known, or not wanted.
   let silence = 0;
@@ -95,7 +97,7 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
     clearTimeout(watchdog);
     if (state === "closed") return;
     const limit = state === "open" ? silence || Infinity : Math.max(connectTimeout, silence);
-    const left = heard + limit - performance.now();
+    const left = heard + limit - now();
     if (left > 0) watchdog = later(watch, left);
     else ended({ reason: { type: "timeout" } });
   };
@@ -108,12 +110,12 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
 
   // Counts a failure; says whether there may be another attempt.
   const failure = ({ reason, final = false }: Outcome): boolean => {
-    if (state === "open" && performance.now() - opened >= (backoff.stable ?? 5_000)) failed = 0;
+    if (state === "open" && now() - opened >= (backoff.stable ?? 5_000)) failed = 0;
     failed += 1;
     const over = final || failed > maxRetries;
     const why = bye ?? reason;
     const last: Reason = over && !final ? { type: "retries", last: why } : why;
-    bye = once = undefined;
+    bye = undefined;
     // Before the status: nothing is told after the end.
     hooks.fault({ type: "connection", reason: last, final: over });
     if (state === "closed") return false;
@@ -122,10 +124,16 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
     return state === "waiting";
   };
 
+  // After so many milliseconds more than the server asked for.
+  const again = (wait: number): void => {
+    stop();
+    timer = later(start, wait + Math.max(0, until - now()));
+  };
+
   const ended = (outcome: Outcome): void => {
     stop();
-    const told = once ?? outcome.after ?? retry;
-    if (failure(outcome)) timer = later(start, delay(backoff, failed, told));
+    until = Math.max(until, now() + (outcome.after ?? retry));
+    if (failure(outcome)) again(delay(backoff, failed));
   };
 
   const open = (connection?: string): void => {
@@ -136,9 +144,9 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
 
   const sink: Sink = {
     event(name, data, id) {
-      heard = performance.now();
       lastEventId = id;
       if (data === undefined) return;
+      heard = now();
       if (name === "sidestream.connected") {
         const { connection, heartbeat } = own<Connected>(data);
         if (heartbeat) silence = heartbeat * 1000 * heartbeatTimeout;
@@ -149,7 +157,7 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
       if (name === "sidestream.bye") {
         const { code, reconnect } = own<Bye>(data);
         bye = { type: "bye", code: String(code) };
-        once = Number(reconnect) || undefined;
+        until = heard + (reconnect || 0);
       }
       // Who hears of the status may have closed it.
       if (state === "open") hooks.event({ name, data, lastEventId });
@@ -158,10 +166,12 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
       retry = milliseconds;
     },
     heard() {
-      heard = performance.now();
+      // An attempt has its time until an event, whatever else comes.
+      if (state === "open") heard = now();
     },
     paused(outcome) {
-      heard = performance.now();
+      // The browser waits as long as it was told, and nothing can be heard before.
+      heard = Math.max(until, now());
       if (failure(outcome)) watch();
     },
     ended,
@@ -172,18 +182,19 @@ export function link(url: string | URL, options: LinkOptions, hooks: Hooks): Sou
     if (state !== "connecting") set("connecting");
     // A listener of the status may have closed it, and then it stays so.
     if (state !== "connecting") return;
-    heard = performance.now();
+    heard = now();
     attempt = transport({ url: new URL(target), lastEventId, options, names }, sink);
     watch();
   };
 
   const offline = (): void => {
     stop();
+    bye = undefined;
     set("waiting", { reason: { type: "offline" } });
   };
 
   const online = (): void => {
-    if (state === "waiting") start();
+    if (state === "waiting") again(0);
   };
 
   globalThis.addEventListener?.("offline", offline, listening);

@@ -3,14 +3,9 @@
 import type { Outcome } from "./transport.js";
 
 /** When to come back by a `Retry-After`, seconds or a date, in milliseconds from now. */
-function retryAfter(value: string | null): number | undefined {
-  const time = +(value ?? 0) * 1000 || Date.parse(value ?? "") - Date.now();
+function retryAfter(value: string): number | undefined {
+  const time = +value * 1000 || Date.parse(value) - Date.now();
   return time > 0 ? time : undefined;
-}
-
-/** Timeouts, overload and faults of servers and proxies pass; everything else stays as it is. */
-function passes(status: number): boolean {
-  return [408, 425, 429].includes(status) || status >= 500;
 }
 
 /**
@@ -19,7 +14,7 @@ function passes(status: number): boolean {
  */
 export async function judge(response: Response): Promise<Outcome | undefined> {
   const { headers, status } = response;
-  const after = retryAfter(headers.get("retry-after"));
+  const after = retryAfter(headers.get("retry-after") ?? "");
   if (status === 200) {
     const contentType = headers.get("content-type") ?? "";
     if (!/^text\/event-stream\s*(;|$)/i.test(contentType)) {
@@ -29,5 +24,7 @@ export async function judge(response: Response): Promise<Outcome | undefined> {
     return code === null ? undefined : { reason: { type: "refused", status, code }, after };
   }
   const body = (await response.json().catch(() => undefined)) as { error?: { code?: unknown } } | null | undefined;
-  return { reason: { type: "refused", status, code: String(body?.error?.code ?? "") }, final: !passes(status), after };
+  // Timeouts, overload and faults of servers and proxies pass; everything else stays as it is.
+  const final = status < 500 && ![408, 425, 429].includes(status);
+  return { reason: { type: "refused", status, code: String(body?.error?.code ?? "") }, final, after };
 }

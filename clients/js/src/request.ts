@@ -14,7 +14,8 @@ export async function ask(
   const { headers, credentials = "same-origin" } = options;
   const sent = new Headers(typeof headers === "function" ? await headers() : headers);
   sent.set("accept", "text/event-stream");
-  if (lastEventId) sent.set("last-event-id", lastEventId);
+  // As EventSource sends it: in UTF-8, each byte of which is a character here.
+  if (lastEventId) sent.set("last-event-id", String.fromCharCode(...new TextEncoder().encode(lastEventId)));
   return fetch(url, { headers: sent, credentials, cache: "no-store", signal });
 }
 

@@ -90,7 +90,7 @@ export type Reason =
 export interface Status {
   /** `waiting`: for the next attempt, or for the network. `closed`: for good. */
   readonly state: "connecting" | "open" | "waiting" | "closed";
-  /** Attempts in a row that failed, or did not hold for `backoff.stable`. */
+  /** Attempts in a row that failed, or did not hold for `backoff.stable`; what is `open` counts when it ends. */
   readonly attempt: number;
   /** The last event ID at this change; `stream.lastEventId` is the present one. */
   readonly lastEventId: string;
@@ -126,8 +126,8 @@ export interface LinkOptions {
   /** Narrows the stream to these subjects (routes with `select`). Default: everything granted. */
   subjects?: readonly string[];
   /**
-   * Milliseconds. The wait before attempt n is random between 0 and `min * 2^(n-1)`, at most `max`, and never shorter
-   * than the server asked for; n begins anew after a connection that held for `stable`. Default: 500, 30000, 5000.
+   * Milliseconds. The wait before attempt n is what the server asked for, and on top of that random between 0 and
+   * `min * 2^(n-1)`, at most `max`; n begins anew after a connection that held for `stable`. Default: 500, 30000, 5000.
    */
   backoff?: { min?: number; max?: number; stable?: number };
   /** Attempts in a row that may fail after the first. Default: Infinity. */
@@ -138,8 +138,8 @@ export interface LinkOptions {
    */
   heartbeatTimeout?: number;
   /**
-   * How long an attempt may take to its first event, in milliseconds, and not less than the silence allowed. Default:
-   * 30000.
+   * How long an attempt may take to its first event, in milliseconds, and not less than the silence allowed; shared
+   * connections: also how long whoever holds one may take to answer. Default: 30000.
    */
   connectTimeout?: number;
 }
@@ -164,7 +164,7 @@ export interface Options extends LinkOptions {
   onOk?: () => void;
   /** The last value of each subject has been sent (routes with `last_value`). */
   onSynced?: () => void;
-  /** The status changed. */
+  /** The status changed, from the `connecting` with which it begins. */
   onState?: (status: Status) => void;
 }
 

@@ -57,7 +57,7 @@ function source(url: string | URL, options: SharedOptions, hooks: Hooks): Source
   const wait = (lastEventId: string): void => {
     const attempt = (lost += 1);
     const reason = { type: "network", message: "the shared worker has ended" } as const;
-    const timer = later(() => join(lastEventId), delay(options.backoff ?? {}, attempt, 0));
+    const timer = later(() => join(lastEventId), delay(options.backoff ?? {}, attempt));
     let closed = false;
     const tell = (state: Status["state"], reason: Status["reason"]): void =>
       hooks.status({ state, attempt, lastEventId, reason });

@@ -143,6 +143,21 @@ test("a browser that does not come back is not waited for", async (t) => {
   s.close();
 });
 
+test("a browser is waited for as long as the goodbye says", async (t) => {
+  const w = world(t);
+  w.chance(0);
+  const { stream: s } = stream();
+  await w.source.connected({ heartbeat: 1 });
+  await w.source.event("sidestream.bye", '{"code":"drain","reconnect":120000}', "e.4.1");
+  await w.source.broke();
+  await w.pass(149_999);
+  assert.equal(w.sources.length, 1);
+  await w.pass(1);
+  await w.pass(0);
+  assert.equal(w.sources.length, 2);
+  s.close();
+});
+
 test("where nobody answers, waits grow: the browser's own would not", async (t) => {
   const w = world(t);
   w.chance(0.999);

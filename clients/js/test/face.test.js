@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { face } from "../dist/face.js";
 import { connect } from "../dist/index.js";
 import { settle, world } from "./world.js";
 
@@ -121,7 +122,7 @@ test("callbacks and listeners that throw stop nothing, and an onError that throw
   await say("data: 1\n\n");
   stream.close();
   assert.deepEqual(heard, [1]);
-  const expected = ["state", "state", "open", "state", "listener"].map((text) => `error of ${text}`);
+  const expected = ["state", "open", "state", "listener"].map((text) => `error of ${text}`);
   assert.deepEqual(reported, expected);
 });
 
@@ -204,4 +205,44 @@ test("the status is the same object until it changes, and listeners hear of each
     ["waiting"],
   );
   assert.equal(seen[0].attempt, 1);
+});
+
+test("after the end nobody hears anything, not even of the same event", async (t) => {
+  const { stream, say } = await open(t, { parse: "text" });
+  const heard = [];
+  stream.on("message", (data) => {
+    heard.push(data);
+    stream.close();
+  });
+  stream.on("message", (data) => heard.push(`again ${data}`));
+  await say("data: 1\n\ndata: 2\n\n");
+  assert.deepEqual(heard, ["1"]);
+});
+
+test("a source that goes on after its end is not heard, nor what it says parsed", () => {
+  const faults = [];
+  let hooks;
+  const end = () => hooks.status({ state: "closed", attempt: 0, lastEventId: "" });
+  const stream = face({ onError: (fault) => faults.push(fault) }, (given) => {
+    hooks = given;
+    return { lastEventId: "", hear() {}, close: end };
+  });
+  stream.on("message", () => {});
+  stream.close();
+  hooks.event({ name: "message", data: "{", lastEventId: "" });
+  assert.deepEqual(faults, []);
+  assert.equal(stream.last("message"), undefined);
+});
+
+test("callbacks may use the stream that they are of, from the first on", async (t) => {
+  const w = world(t);
+  const faults = [];
+  const seen = [];
+  const onError = (fault) => faults.push(fault);
+  const stream = connect("/events", { transport: "fetch", onError, onState: () => seen.push(stream.status.state) });
+  await settle();
+  await w.request.open();
+  stream.close();
+  assert.deepEqual(seen, ["open", "closed"]);
+  assert.deepEqual(faults, []);
 });

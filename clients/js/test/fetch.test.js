@@ -107,6 +107,7 @@ for (const [what, value] of [
 ]) {
   test(`Retry-After ${what} is respected`, async (t) => {
     const w = world(t);
+    w.chance(0);
     const { stream: s } = stream();
     await settle();
     await w.request.answer(503, { "retry-after": typeof value === "string" ? value : value() }, "");
@@ -118,8 +119,37 @@ for (const [what, value] of [
   });
 }
 
+test("on top of what the server asks of many, chance keeps them apart", async (t) => {
+  const w = world(t);
+  w.chance(0.5);
+  const { stream: s } = stream();
+  await settle();
+  await w.request.answer(503, { "retry-after": "7" }, "");
+  await w.pass(7_249);
+  assert.equal(w.requests.length, 1);
+  await w.pass(1);
+  assert.equal(w.requests.length, 2);
+  s.close();
+});
+
+test("a soft refusal's Retry-After is respected, rather than its retry", async (t) => {
+  const w = world(t);
+  w.chance(0);
+  const { stream: s } = stream();
+  await settle();
+  await w.request.answer(200, { "sidestream-refused": "limit", "retry-after": "7" });
+  await w.request.push("retry: 1000\n");
+  await w.request.end();
+  await w.pass(6_999);
+  assert.equal(w.requests.length, 1);
+  await w.pass(1);
+  assert.equal(w.requests.length, 2);
+  s.close();
+});
+
 test("a soft refusal is not open, counts, and is told when to come back", async (t) => {
   const w = world(t);
+  w.chance(0);
   const { stream: s, faults } = stream();
   await settle();
   await w.request.answer(200, { "sidestream-refused": "drain" });
@@ -206,6 +236,21 @@ test("a goodbye says when to come back, once, and why", async (t) => {
   s.close();
 });
 
+test("a goodbye that asks for nothing leaves it at retry", async (t) => {
+  const w = world(t);
+  w.chance(0);
+  const { stream: s } = stream();
+  await settle();
+  await w.request.open({ retry: 1_000 });
+  await w.request.push('event: sidestream.bye\ndata: {"code":"age","reconnect":0}\n\n');
+  await w.request.end();
+  await w.pass(999);
+  assert.equal(w.requests.length, 1);
+  await w.pass(1);
+  assert.equal(w.requests.length, 2);
+  s.close();
+});
+
 test("attempts begin anew only after a connection that held", async (t) => {
   const w = world(t);
   w.chance(0);
@@ -222,6 +267,11 @@ test("attempts begin anew only after a connection that held", async (t) => {
   await w.pass(5_000);
   await w.request.end();
   assert.equal(s.status.attempt, 1, "held");
+  await w.pass(0);
+  await w.request.open();
+  await w.pass(4_999);
+  await w.request.end();
+  assert.equal(s.status.attempt, 2, "did not hold, late as it is");
   s.close();
 });
 
@@ -278,6 +328,37 @@ test("an attempt that is not answered is given up", async (t) => {
   s.close();
 });
 
+test("an attempt has its time to an event, whatever else comes meanwhile", async (t) => {
+  const w = world(t);
+  w.chance(0);
+  const { stream: s, faults } = stream({ connectTimeout: 4_000 });
+  await settle();
+  await w.request.answer();
+  for (let second = 1; second < 4; second += 1) {
+    await w.pass(1_000);
+    await w.request.push(":\n\nid: e.1.1\n\n");
+  }
+  assert.deepEqual(faults, []);
+  await w.pass(1_000);
+  assert.equal(faults[0].reason.type, "timeout");
+  s.close();
+});
+
+test("an id in any script is sent as EventSource sends it, in UTF-8", async (t) => {
+  const w = world(t);
+  w.chance(0);
+  const { stream: s } = stream();
+  await settle();
+  await w.request.open();
+  await w.request.push("id: é日\ndata: x\n\n");
+  await w.request.end();
+  await w.pass(0);
+  assert.equal(w.requests.length, 2);
+  const sent = w.request.headers.get("last-event-id");
+  assert.equal(Buffer.from(sent, "latin1").toString("utf8"), "é日");
+  s.close();
+});
+
 test("silence is not watched where the server told no heartbeat, or the page wants it not", async (t) => {
   const w = world(t);
   const { stream: s } = stream();
@@ -300,22 +381,60 @@ test("waits while the network is away, and comes back at once", async (t) => {
   w.chance(0.999);
   const { stream: s, faults } = stream();
   await settle();
-  await w.request.open({ id: "e.3.1", retry: 60_000 });
+  await w.request.open({ id: "e.3.1" });
   await w.network("offline");
   assert.deepEqual(s.status.reason, { type: "offline" });
   assert.ok(w.request.signal.aborted);
   await w.pass(10_000_000);
   assert.equal(w.requests.length, 1);
   await w.network("online");
+  await w.pass(0);
   assert.equal(w.requests.length, 2);
   assert.equal(w.request.headers.get("last-event-id"), "e.3.1");
   await w.request.fail();
   await w.network("online");
+  await w.pass(0);
   assert.equal(w.requests.length, 3, "also where it waits for an attempt");
   await w.request.open();
   await w.network("online");
   assert.equal(w.requests.length, 3, "an open connection is left alone");
   assert.equal(faults.length, 1);
+  s.close();
+});
+
+test("a network that comes back does not skip what the server asked for", async (t) => {
+  const w = world(t);
+  w.chance(0);
+  const { stream: s } = stream();
+  await settle();
+  await w.request.answer(503, { "retry-after": "3600" }, "");
+  await w.network("online");
+  await w.pass(1_000_000);
+  await w.network("offline");
+  await w.pass(1_000_000);
+  await w.network("online");
+  await w.pass(1_599_999);
+  assert.equal(w.requests.length, 1);
+  await w.pass(1);
+  assert.equal(w.requests.length, 2);
+  s.close();
+});
+
+test("a goodbye before the network went is not the reason of a later end", async (t) => {
+  const w = world(t);
+  w.chance(0);
+  const { stream: s } = stream();
+  await settle();
+  await w.request.open();
+  await w.request.push('event: sidestream.bye\ndata: {"code":"drain","reconnect":5000}\n\n');
+  await w.network("offline");
+  await w.network("online");
+  await w.pass(4_999);
+  assert.equal(w.requests.length, 1, "when to come back still counts");
+  await w.pass(1);
+  await w.request.open();
+  await w.request.end();
+  assert.deepEqual(s.status.reason, { type: "ended" });
   s.close();
 });
 
@@ -398,7 +517,6 @@ test("a signal closes, and one that has aborted opens nothing", async (t) => {
 
 test("a status callback may close", async (t) => {
   for (const [at, attempt] of [
-    ["connecting", 0],
     ["open", 0],
     ["waiting", 1],
     ["connecting", 1],
@@ -423,6 +541,16 @@ test("a status callback may close", async (t) => {
   }
 });
 
+test("what gives headers may close, while it is opened", async (t) => {
+  const w = world(t);
+  const abort = new AbortController();
+  const headers = () => (abort.abort(), {});
+  const { stream: s } = stream({ signal: abort.signal, headers });
+  assert.equal(s.status.state, "closed");
+  await settle();
+  assert.deepEqual(w.left, NOTHING);
+});
+
 test("a refusal whose body never ends is given up", async (t) => {
   const w = world(t);
   const { stream: s, faults } = stream({ connectTimeout: 4_000 });
@@ -444,7 +572,7 @@ test("onError may close", async (t) => {
   });
   await settle();
   await w.request.fail();
-  assert.deepEqual(states, ["connecting", "closed"]);
+  assert.deepEqual(states, ["closed"]);
   assert.equal(s.status.reason.type, "closed");
   assert.deepEqual(w.left, NOTHING);
 });

@@ -75,6 +75,7 @@ class Source extends EventTarget {
   static CONNECTING = 0;
   static OPEN = 1;
   static CLOSED = 2;
+  CLOSED = 2;
   readyState = 0;
   onopen = null;
   onerror = null;
