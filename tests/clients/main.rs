@@ -17,3 +17,4 @@ mod react;
 mod shared;
 mod site;
 mod survival;
+mod values;

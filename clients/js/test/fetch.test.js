@@ -242,12 +242,16 @@ test("a goodbye that asks for nothing leaves it at retry", async (t) => {
   const { stream: s } = stream();
   await settle();
   await w.request.open({ retry: 1_000 });
-  await w.request.push('event: sidestream.bye\ndata: {"code":"age","reconnect":0}\n\n');
-  await w.request.end();
-  await w.pass(999);
-  assert.equal(w.requests.length, 1);
-  await w.pass(1);
-  assert.equal(w.requests.length, 2);
+  for (const data of ['{"code":"age","reconnect":0}', '{"code":"age"}']) {
+    const before = w.requests.length;
+    await w.request.push(`event: sidestream.bye\ndata: ${data}\n\n`);
+    await w.request.end();
+    await w.pass(999);
+    assert.equal(w.requests.length, before);
+    await w.pass(1);
+    assert.equal(w.requests.length, before + 1);
+    await w.request.open({ retry: 1_000 });
+  }
   s.close();
 });
 
