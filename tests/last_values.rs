@@ -76,6 +76,8 @@ on_both_servers! {
         let id = synced.id.expect("an id");
         publisher.publish("events.user.alice.cart", "missed 1").await;
         publisher.publish("events.user.alice.cart", "missed 2").await;
+        // The sidecar has them when she has.
+        assert_eq!([alice.event().await.data, alice.event().await.data], ["missed 1", "missed 2"]);
         let mut again = resume(&app, "alice", &id).await;
         assert_eq!(again.resume(), "exact");
         let (before, synced) = values(&mut again).await;
