@@ -7,7 +7,8 @@ import { connect as share } from "./worker.js";
 const streams = new Map();
 
 /**
- * Options as JSON can say them (a shared connection is alice's, where they name nobody else's), and `shared`: on a connection for all tabs. `worker`: by a script that stands there.
+ * Options as JSON can say them (a shared connection is alice's, where they name nobody else's), and
+ * `shared`: on a connection for all tabs. `worker`: by a script that stands there.
  */
 function open(name, url, { shared, worker, ...options }) {
   const told = [];

@@ -1,5 +1,5 @@
-//! Last values: a page that comes first has those of the subjects it wants, and is told that it has them all; a late tab
-//! of a shared connection has the last of each name.
+//! Last values: a page that comes first has those of the subjects it wants, and is told that it has them all; a late
+//! tab of a shared connection has the last of each name.
 
 use serde_json::{Value, json};
 
