@@ -2,12 +2,17 @@
 // a component has of one is left to its handle; nothing here knows React.
 
 import { connect } from "./index.js";
+import type { SharedOptions } from "./shared.js";
 import type { Fault, Last, Options, Stream } from "./types.js";
 
 /**
- * What the hooks take. Functions may be new in each render: the newest are called, and nothing is opened anew for them.
+ * What the hooks take. Functions may be new in each render, and nothing is opened anew for them. Callbacks are called
+ * for each component; of other functions, `parse` as well, only the newest of the component that came last, for all.
  */
-export interface HookOptions extends Omit<Options, "signal"> {
+export type HookOptions = OwnOptions | TabsOptions;
+
+/** For a connection of this page. */
+export interface OwnOptions extends Omit<Options, "signal"> {
   /**
    * For whom the connection is: with another key it is another one, that knows nothing of the first. Default: empty.
    */
@@ -15,7 +20,15 @@ export interface HookOptions extends Omit<Options, "signal"> {
   /**
    * What opens streams; connections by different functions are not shared. Default: `connect` of `@sidestream/client`.
    */
-  connect?(url: string | URL, options: Options): Stream;
+  connect?: Open;
+}
+
+/** For a connection that tabs share. */
+export interface TabsOptions extends Omit<SharedOptions, "signal"> {
+  /** For whom the connection is. */
+  key: string;
+  /** `connect` of `@sidestream/client/worker`, always the same function. */
+  connect: (url: string | URL, options: SharedOptions) => Stream;
 }
 
 /** Who uses a connection. */
@@ -29,7 +42,7 @@ export interface User {
 /** Milliseconds that a connection outlives its last user: time for StrictMode, a remount, another route. */
 const LINGER = 1_000;
 
-type Open = NonNullable<HookOptions["connect"]>;
+type Open = (url: string | URL, options: Options) => Stream;
 type Call = (...args: unknown[]) => unknown;
 
 /** What hears events; with which data is for the stream's types to say. */
@@ -152,7 +165,7 @@ function opened(url: string, open: Open, key: string, first: User): Connection {
 
 /** The connection of this key, opened if there is none. Throws what opening throws. */
 export function pooled(url: string, key: string, user: User): Connection {
-  const open = user.options.connect ?? connect;
+  const open = (user.options.connect ?? connect) as Open;
   const found = [...pool].find((connection) => connection.fits(open, key));
   return found ?? opened(url, open, key, user);
 }

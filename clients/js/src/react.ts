@@ -17,38 +17,45 @@ import {
   type ReactNode,
 } from "react";
 import { CONNECTING, handle, type Always } from "./react-handle.js";
-import { keyOf, type HookOptions } from "./react-pool.js";
+import { keyOf, type HookOptions, type OwnOptions, type TabsOptions } from "./react-pool.js";
 import type { Last, Named, SidestreamEvent, Status, Stream } from "./types.js";
 
-export type { HookOptions } from "./react-pool.js";
+export type { HookOptions, OwnOptions, TabsOptions } from "./react-pool.js";
 export type * from "./types.js";
+
+/** Events of these types, and those without a name, which a server may always send. */
+export type WithMessage<E extends object> = Omit<{ message: unknown }, keyof E> & E;
 
 /**
  * A component's part of a connection. The object is another one when `status` is; `on`, `subscribe`, `close` and
  * `reconnect` are always the same, `last` as long as the URL and the options are.
  */
 export interface Sidestream<E extends object = Record<string, unknown>> extends Pick<
-  Stream<E>,
+  Stream<WithMessage<E>>,
   "last" | "on" | "subscribe"
 > {
   /** Where the connection stands. `connecting` before it is opened, and on a server. */
   readonly status: Status;
-  /** Ends the connection, for all who share it, until `reconnect` is called. Unmounting needs no call. */
+  /** Ends the connection, for all who share it, until `reconnect` or a new component opens it. */
   close(): void;
-  /** Ends the connection, and opens it anew from the last event ID, for all who share it. */
+  /** Ends the connection, and opens it anew, for all who share it; by the default `connect` from the last event ID. */
   reconnect(): void;
 }
 
 /** What the provider takes. */
-export interface SidestreamProviderProps {
+export type SidestreamProviderProps = {
   /** As for `connect`. */
   url: string | URL;
-  /** What else the connection is to be. */
-  options?: HookOptions | undefined;
-  /** What opens it, if not `options` say so. */
-  connect?: HookOptions["connect"] | undefined;
   children?: ReactNode;
-}
+} & (
+  | {
+      /** What else the connection is to be. */
+      options?: HookOptions | undefined;
+      /** What opens it, if not `options` say so. */
+      connect?: OwnOptions["connect"] | undefined;
+    }
+  | { options: Omit<TabsOptions, "connect">; connect: TabsOptions["connect"] }
+);
 
 /** The provider and the hooks for events of these types. */
 export interface SidestreamHooks<E extends object = Record<string, unknown>> {
@@ -63,13 +70,16 @@ export interface SidestreamHooks<E extends object = Record<string, unknown>> {
   /**
    * Calls the handler of the last render for each event of this name, by the provider's connection or by another one.
    */
-  useEvent<K extends keyof Named<E> & string>(
+  useEvent<K extends keyof Named<WithMessage<E>> & string>(
     name: K,
-    handler: (data: Named<E>[K], event: SidestreamEvent) => void,
+    handler: (data: Named<WithMessage<E>>[K], event: SidestreamEvent) => void,
     of?: Sidestream<E>,
   ): void;
   /** The last event of this name, if a component has asked for the name before it came. */
-  useLastEvent<K extends keyof Named<E> & string>(name: K, of?: Sidestream<E>): Last<Named<E>[K]> | undefined;
+  useLastEvent<K extends keyof Named<WithMessage<E>> & string>(
+    name: K,
+    of?: Sidestream<E>,
+  ): Last<Named<WithMessage<E>>[K]> | undefined;
 }
 
 type Handler = (data: unknown, event: SidestreamEvent) => void;
@@ -103,7 +113,7 @@ function useHeld(begin: () => () => void, dependencies: unknown[]): void {
 /** A connection of the component's own; without a URL, none. */
 function useOwn(url: string | URL | undefined, options: HookOptions = {}): View {
   const [own] = useState(handle);
-  const target = url === undefined ? "" : String(url);
+  const target = String(url ?? "");
   const key = keyOf(target, options);
   useInsertionEffect(() => {
     own.options = options;
@@ -137,7 +147,7 @@ export function createSidestream<E extends object = Record<string, unknown>>(): 
 
   const hooks = {
     SidestreamProvider({ url, options, connect, children }: SidestreamProviderProps): ReactElement {
-      const value = useOwn(url, connect ? { connect, ...options } : options);
+      const value = useOwn(url, (connect ? { connect, ...options } : options) as HookOptions);
       return createElement(context.Provider, { value }, children);
     },
 

@@ -3,6 +3,7 @@
 import { createElement, type ReactElement } from "react";
 import { connect, type Gap, type Last, type SidestreamEvent, type Status } from "@sidestream/client";
 import * as plain from "@sidestream/client/react";
+import { connect as shared } from "@sidestream/client/worker";
 
 /** Compiles only where both are the same type. */
 type Same<A, B> = (<T>() => T extends A ? 1 : 2) extends <T>() => T extends B ? 1 : 2 ? true : false;
@@ -60,3 +61,25 @@ export function Page(): ReactElement {
 createElement(SidestreamProvider, { url: "/events", options: { maxRetries: 3 }, connect }, createElement(Page));
 // @ts-expect-error no URL
 createElement(SidestreamProvider, {});
+
+// A map that does not name the default name.
+const prices = plain.createSidestream<{ price: number }>();
+prices.useEvent("message", (data) => same<unknown, typeof data>(true), prices.useSidestream());
+prices.useSidestream().on("message", (data) => same<unknown, typeof data>(true));
+prices.useEvent("price", (data) => same<number, typeof data>(true));
+// @ts-expect-error a name that is not in the map
+prices.useEvent("prices", () => {});
+
+// One connection for all tabs; as JSX, which calls the provider like this.
+const worker = (): SharedWorker => new SharedWorker("/worker.js", { type: "module" });
+SidestreamProvider({ url: "/events", connect: shared, options: { key: "alice", worker } });
+SidestreamProvider({ url: "/events", options: { connect: shared, key: "alice", onGap: ({ next }) => next } });
+useSidestream("/events", { connect: shared, key: "alice", worker, headers: { authorization: "Bearer" } });
+// @ts-expect-error whose connection is it?
+SidestreamProvider({ url: "/events", connect: shared });
+// @ts-expect-error whose connection is it?
+useSidestream("/events", { connect: shared });
+// @ts-expect-error functions cannot be said to a worker
+SidestreamProvider({ url: "/events", connect: shared, options: { key: "alice", headers: () => ({}) } });
+// @ts-expect-error functions cannot be said to a worker
+useSidestream("/events", { connect: shared, key: "alice", headers: () => ({}) });
