@@ -43,12 +43,14 @@ interface Held {
 /** Makes one that has no connection yet. */
 export function handle(): Handle {
   const all = new Set<Held>();
-  let lease: { readonly connection: Connection; readonly key: string; readonly leave: () => void } | undefined;
+  let present: Connection | undefined;
+  // Ends the use of the present one.
+  let leave: (() => void) | undefined;
 
-  const of = (key: string): Connection | undefined => (lease?.key === key ? lease.connection : undefined);
+  const of = (key: string): Connection | undefined => (present?.key === key ? present : undefined);
 
   const hold = (begin: Held["begin"], moved?: () => void): (() => void) => {
-    const held: Held = { begin, moved, end: lease && begin(lease.connection) };
+    const held: Held = { begin, moved, end: present && begin(present) };
     all.add(held);
     return () => {
       all.delete(held);
@@ -59,7 +61,7 @@ export function handle(): Handle {
   const moved = (): void => {
     for (const held of all) {
       held.end?.();
-      held.end = lease && held.begin(lease.connection);
+      held.end = present && held.begin(present);
     }
     for (const held of [...all]) held.moved?.();
   };
@@ -68,22 +70,23 @@ export function handle(): Handle {
     always: {
       on: (name: string, call: Handler, moved?: () => void) => hold((connection) => connection.on(name, call), moved),
       subscribe: (call: () => void) => hold(({ stream }) => stream?.subscribe(call), call),
-      close: () => lease?.connection.stream?.close(),
-      reconnect: () => lease?.connection.reconnect(),
+      close: () => present?.stream?.close(),
+      reconnect: () => present?.reconnect(),
     },
     options: {},
     moved,
     take(url: string, key: string) {
       const connection = pooled(url, key, self);
-      const mine = { connection, key, leave: connection.join(self) };
+      const mine = connection.join(self);
       // What was taken for the render before is given back a little later: too late for callbacks.
-      lease?.leave();
-      lease = mine;
+      leave?.();
+      leave = mine;
+      present = connection;
       moved();
       return () => {
-        mine.leave();
-        if (lease !== mine) return;
-        lease = undefined;
+        mine();
+        if (leave !== mine) return;
+        leave = present = undefined;
         moved();
       };
     },

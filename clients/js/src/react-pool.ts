@@ -19,6 +19,7 @@ export interface OwnOptions extends Omit<Options, "signal"> {
   key?: string;
   /**
    * What opens streams; connections by different functions are not shared. Default: `connect` of `@sidestream/client`.
+   * Another one is asked by `reconnect` as it was at first, without the last event ID.
    */
   connect?: Open;
 }
@@ -75,18 +76,19 @@ function each([call, ...others]: Call[], what: unknown): void {
 export interface Connection {
   /** The present stream; none for the moment in which it is replaced. */
   readonly stream: Stream | undefined;
-  /** It was opened by this function, and has this key. */
-  fits(open: Open, key: string): boolean;
+  /** What opens its streams, and what else makes a connection the same. */
+  readonly open: Open;
+  readonly key: string;
   /** As of the present stream. */
   on(name: string, call: Handler): (() => void) | undefined;
   /** The last event of a name, also by the streams before. */
   last(name: string): Last<unknown> | undefined;
   /**
-   * Begins a use, for which a stream that has ended is opened anew, and gives what ends that use, called once or more
-   * often.
+   * Begins a use, for which a stream that `close` has ended is opened anew, and gives what ends that use, called once
+   * or more often. What the server has refused for good stays so: a page that shows something else then may mount that.
    */
   join(user: User): () => void;
-  /** Ends the stream, and opens another one from where it was, for all users. */
+  /** Ends the stream, and opens another one from where it was, for all users. Throws what opening throws. */
   reconnect(): void;
 }
 
@@ -108,25 +110,28 @@ function opened(url: string, open: Open, key: string, first: User): Connection {
     if (name === "onError" && !calls[0] && "error" in fault) throw fault.error;
   };
   // The stream outlives these options: of functions, it calls what is the newest then.
-  const start = (lastEventId: string): Stream => {
+  const start = (before?: Stream): Stream => {
     const options: Record<string, unknown> = { ...newest.options };
-    for (const name of Object.keys(options)) {
+    for (const name in options) {
       const call = (...args: unknown[]): unknown => (newest.options as Record<string, Call>)[name]?.(...args);
       if (typeof options[name] === "function") options[name] = call;
     }
     for (const name of CALLBACKS) options[name] = tell(name);
-    if (lastEventId) options["lastEventId"] = lastEventId;
+    // To those who share connections with other tabs it would name another one.
+    if (before && open === connect) options["lastEventId"] = before.lastEventId;
     return open(url, options);
   };
   const moved = (): void => [...users].forEach(({ user }) => user.moved());
   const last = (name: string): Last<unknown> | undefined => stream?.last(name) ?? kept.get(name);
-  const closed = (): boolean => stream?.status.state === "closed";
+  // By us: what the server has refused for good is kept for its users, and a second longer, as if it were open.
+  const closed = (): boolean => stream?.status.reason?.type === "closed";
 
   const self: Connection = {
     get stream() {
       return stream;
     },
-    fits: (theirs, wanted) => theirs === open && wanted === key,
+    open,
+    key,
     last,
     on(name, call) {
       kept.set(name, kept.get(name));
@@ -150,15 +155,19 @@ function opened(url: string, open: Open, key: string, first: User): Connection {
       if (!stream) return;
       for (const name of kept.keys()) kept.set(name, last(name));
       const before = stream;
-      const { lastEventId } = before;
       stream = undefined;
       moved();
       before.close();
-      stream = start(lastEventId);
-      moved();
+      try {
+        stream = start(before);
+      } finally {
+        // Where there is no other, the one that ended tells so, and where to go on from.
+        stream ??= before;
+        moved();
+      }
     },
   };
-  stream = start("");
+  stream = start();
   pool.add(self);
   return self;
 }
@@ -166,6 +175,6 @@ function opened(url: string, open: Open, key: string, first: User): Connection {
 /** The connection of this key, opened if there is none. Throws what opening throws. */
 export function pooled(url: string, key: string, user: User): Connection {
   const open = (user.options.connect ?? connect) as Open;
-  const found = [...pool].find((connection) => connection.fits(open, key));
+  const found = [...pool].find((connection) => connection.open === open && connection.key === key);
   return found ?? opened(url, open, key, user);
 }

@@ -56,6 +56,45 @@ function spied(tell) {
   };
 }
 
+/** What is like the `connect` of `./worker`: writes down what it is asked for, and hears what a test says. */
+function tabs(asked) {
+  let last;
+  const fake = (url, options) => {
+    let status = { state: "open", attempt: 0, lastEventId: "" };
+    const handlers = new Map();
+    const listeners = new Set();
+    const set = (next) => {
+      status = next;
+      options.onState?.(status);
+      for (const listener of [...listeners]) listener();
+    };
+    asked.push({ url, options });
+    last = {
+      get status() {
+        return status;
+      },
+      lastEventId: "",
+      last: (name) => handlers.get(name)?.last,
+      on(name, call) {
+        const held = handlers.get(name) ?? { calls: new Set() };
+        handlers.set(name, held);
+        held.calls.add(call);
+        return () => void held.calls.delete(call);
+      },
+      subscribe: (listener) => (listeners.add(listener), () => void listeners.delete(listener)),
+      close: () => set({ state: "closed", attempt: 0, lastEventId: last.lastEventId, reason: { type: "closed" } }),
+      hear(name, data) {
+        this.lastEventId = `e.${data}.1`;
+        const held = handlers.get(name);
+        held.last = { data, event: { name, data: String(data), lastEventId: this.lastEventId, cached: true } };
+        for (const call of [...held.calls]) call(data, held.last.event);
+      },
+    };
+    return last;
+  };
+  return { fake, stream: () => last };
+}
+
 each(
   "one connection under StrictMode, closed a second after it is unmounted",
   async ({ provider, render, unmount, open, pass, w, h }) => {
@@ -507,6 +546,120 @@ each(
     await run(() => stream.reconnect());
     await open();
     assert.match(text(), /open undefined/);
+  },
+);
+
+each(
+  "a page that is shown instead of what was refused does not ask again, until it calls reconnect",
+  async ({ provider, render, open, run, pass, text, w, h, hooks }) => {
+    const own = () => hooks.useSidestream(URL, { transport: "fetch" });
+    let reconnect;
+    function SignedOut() {
+      ({ reconnect } = own());
+      return h("b", null, "signed out");
+    }
+    function Parent() {
+      const { state, reason } = own().status;
+      return state === "closed" && reason.status === 401 ? h(SignedOut) : h("i", null, state);
+    }
+    for (const element of [h(Parent, { key: 1 }), h(Parent, { key: 2 }), provider(h(SignedOut), { key: 3 })]) {
+      await render(element);
+      if (w.requests.length === 1) await run(() => w.request.answer(401, {}, "{}"));
+      assert.match(text(), /signed out/);
+      await pass(5_000);
+      assert.equal(w.requests.length, 1);
+    }
+    await render(h(Parent, { key: 1 }));
+    await run(() => reconnect());
+    assert.equal(w.requests.length, 2);
+    await open();
+    assert.match(text(), /open/);
+  },
+);
+
+each(
+  "what nobody has wanted for a second is asked for anew after a refusal",
+  async ({ provider, render, unmount, run, pass, w }) => {
+    await render(provider(null));
+    await run(() => w.request.answer(401, {}, "{}"));
+    await unmount();
+    await pass(999);
+    await render(provider(null));
+    assert.equal(w.requests.length, 1);
+    await unmount();
+    await pass(1_000);
+    await render(provider(null));
+    assert.equal(w.requests.length, 2);
+  },
+);
+
+each(
+  "reconnect that cannot open throws, and the next one opens where it was",
+  async ({ provider, listener, render, open, run, say, text, w, h, hooks }) => {
+    const heard = [];
+    let fails = false;
+    let stream;
+    const parts = Object.getOwnPropertyDescriptor(globalThis, "AbortController");
+    function Status() {
+      stream = hooks.useSidestream();
+      return h("b", null, stream.status.state);
+    }
+    const child = [h(Status, { key: 1 }), h(listener(heard), { key: 2 })];
+    await render(provider(child));
+    await open();
+    await say("note", 1);
+    // What opening needs, which a page may be refused.
+    globalThis.AbortController = class extends parts.value {
+      constructor() {
+        super();
+        if (fails) throw new Error("of opening");
+      }
+    };
+    try {
+      fails = true;
+      for (const _ of [1, 2]) {
+        await run(() => assert.throws(() => stream.reconnect(), /of opening/));
+        assert.match(text(), /closed/);
+      }
+    } finally {
+      fails = false;
+      Object.defineProperty(globalThis, "AbortController", parts);
+    }
+    await run(() => stream.reconnect());
+    assert.deepEqual([w.requests.length, w.request.headers.get("last-event-id")], [2, "e.1.1"]);
+    await open();
+    await say("note", 2);
+    assert.deepEqual(heard, ["1", "2"]);
+  },
+);
+
+each(
+  "a connection that tabs share is asked for the same by reconnect",
+  async ({ render, run, text, h, hooks }) => {
+    const asked = [];
+    const { stream, fake } = tabs(asked);
+    const started = [];
+    let reconnect;
+    function Status() {
+      const { status, ...always } = hooks.useSidestream();
+      ({ reconnect } = always);
+      return h("b", null, `${status.state} ${hooks.useLastEvent("note")?.data}`);
+    }
+    const options = (tag) => ({ key: "alice", subjects: ["a"], worker: () => started.push(tag) });
+    const shown = (tag) => h(hooks.SidestreamProvider, { url: URL, connect: fake, options: options(tag) }, h(Status));
+    await render(shown("a"));
+    await render(shown("b"));
+    assert.equal(asked.length, 1, "which function it is makes no other connection");
+    await run(() => stream().hear("note", 1));
+    assert.match(text(), /open 1/);
+    await run(() => reconnect());
+    asked[1].options.worker();
+    assert.deepEqual(started, ["b"]);
+    assert.deepEqual(
+      asked.map(({ url, options: { key, subjects, lastEventId } }) => [url, key, subjects, lastEventId]),
+      Array(2).fill([URL, "alice", ["a"], undefined]),
+    );
+    assert.deepEqual(Object.keys(asked[1].options), Object.keys(asked[0].options));
   },
 );
 
