@@ -58,7 +58,7 @@ const CALLBACKS = ["onOpen", "onError", "onGap", "onBye", "onDegraded", "onOk", 
 export function keyOf(url: string, options: HookOptions): string {
   return JSON.stringify([url, options], (name, value: unknown) => {
     if (typeof value === "function") return name === "connect" || CALLBACKS.includes(name) ? undefined : "function";
-    if (value?.constructor !== Object) return value;
+    if (value?.constructor !== Object) return value instanceof Headers ? [...value] : value;
     return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)));
   });
 }

@@ -633,6 +633,15 @@ each(
   },
 );
 
+each("headers are the same by what they contain, however they are given", async ({ provider, render, w }) => {
+  const headers = (key, token) => provider(null, { key, options: { headers: new Headers({ authorization: token }) } });
+  await render([headers(1, "alice"), headers(2, "bob"), headers(3, "alice")]);
+  assert.deepEqual(
+    w.requests.map(({ headers }) => headers.get("authorization")),
+    ["alice", "bob"],
+  );
+});
+
 each(
   "a connection that tabs share is asked for the same by reconnect",
   async ({ render, run, text, h, hooks }) => {
