@@ -15,19 +15,15 @@ use crate::telemetry::metrics::CloseReason;
 #[derive(Debug, Default)]
 pub struct Here(Mutex<Counts>);
 
+/// How users stand now, and since when.
+type Changed = HashMap<Arc<str>, (Seen, Instant)>;
+
 #[derive(Debug, Default)]
 struct Counts {
-    users: HashMap<Arc<str>, Count>,
-    /// Each once, by [`Count::is_changed`].
-    changed: Vec<Arc<str>>,
-}
-
-#[derive(Debug)]
-struct Count {
-    open: u32,
-    state: Seen,
-    since: Instant,
-    is_changed: bool,
+    /// Streams of those who have any.
+    open: HashMap<Arc<str>, u32>,
+    /// Who stands otherwise since the last look.
+    changed: Changed,
 }
 
 /// How a user stands.
@@ -42,34 +38,19 @@ pub(super) enum Seen {
 impl Here {
     /// A user's stream has opened.
     pub fn opened(&self, user: &str, connection: Uuid) {
-        self.counts().count(user, |count| {
-            count.open += 1;
-            (count.open == 1).then_some(Seen::Here(connection))
-        });
+        self.counts().opened(user, connection);
     }
 
     /// One that had opened has ended.
     pub fn closed(&self, user: &str, connection: Uuid, reason: CloseReason) {
-        self.counts().count(user, |count| {
-            count.open = count.open.saturating_sub(1);
-            (count.open == 0).then_some(Seen::Left(connection, reason))
-        });
+        self.counts().closed(user, connection, reason);
     }
 
-    /// Who stands otherwise than at the last look, or may do so, and since how long ago.
+    /// Who stands otherwise than at the last look, or may do so, and since how long ago. However many they are, shards wait for
+    /// no more than their being taken away in one piece.
     pub(super) fn take(&self) -> Vec<(Arc<str>, Seen, Duration)> {
-        let mut counts = self.counts();
-        let changed = std::mem::take(&mut counts.changed);
-        let seen = changed.into_iter().filter_map(|user| {
-            let count = counts.users.get_mut(&user)?;
-            count.is_changed = false;
-            let (open, state, ago) = (count.open, count.state, count.since.elapsed());
-            if open == 0 {
-                counts.users.remove(&user);
-            }
-            Some((user, state, ago))
-        });
-        seen.collect()
+        let changed = std::mem::take(&mut self.counts().changed);
+        changed.into_iter().map(|(user, (seen, since))| (user, seen, since.elapsed())).collect()
     }
 
     fn counts(&self) -> MutexGuard<'_, Counts> {
@@ -78,14 +59,24 @@ impl Here {
 }
 
 impl Counts {
-    fn count(&mut self, user: &str, step: impl FnOnce(&mut Count) -> Option<Seen>) {
-        let user = self.users.get_key_value(user).map_or_else(|| Arc::from(user), |(user, _)| user.clone());
-        let nobody = || Count { open: 0, state: Seen::Here(Uuid::nil()), since: Instant::now(), is_changed: false };
-        let count = self.users.entry(user.clone()).or_insert_with(nobody);
-        let Some(state) = step(count) else { return };
-        (count.state, count.since) = (state, Instant::now());
-        if !std::mem::replace(&mut count.is_changed, true) {
-            self.changed.push(user);
+    fn opened(&mut self, user: &str, connection: Uuid) {
+        if let Some(open) = self.open.get_mut(user) {
+            *open += 1;
+            return;
+        }
+        let user: Arc<str> = user.into();
+        self.open.insert(user.clone(), 1);
+        self.changed.insert(user, (Seen::Here(connection), Instant::now()));
+    }
+
+    fn closed(&mut self, user: &str, connection: Uuid, reason: CloseReason) {
+        let Some(open) = self.open.get_mut(user) else { return };
+        *open -= 1;
+        if *open > 0 {
+            return;
+        }
+        if let Some((user, _)) = self.open.remove_entry(user) {
+            self.changed.insert(user, (Seen::Left(connection, reason), Instant::now()));
         }
     }
 }
@@ -124,6 +115,7 @@ mod tests {
         here.opened("bob", ONE);
         here.closed("bob", ONE, CloseReason::Client);
         assert_eq!(taken(&here).len(), 2);
-        assert!(here.counts().users.is_empty(), "nobody is kept who has gone");
+        assert!(here.counts().open.is_empty(), "nobody is kept who has gone");
+        assert!(here.counts().changed.is_empty());
     }
 }
