@@ -11,6 +11,8 @@ mod peers;
 #[cfg(test)]
 mod simulation;
 mod task;
+#[cfg(test)]
+mod tests;
 mod users;
 
 use std::sync::Arc;
@@ -18,13 +20,14 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use self::machine::Machine;
-use self::task::{Clock, Leaving, Task};
+use self::task::{Clock, GOODBYE, Leaving, Task};
 use crate::cluster::Cluster;
 use crate::config;
 use crate::feed::connection::Kept;
 use crate::telemetry::metrics::PresenceMetrics;
 
 pub use self::here::Here;
+pub use self::message::INTERNAL;
 
 /// The way to it, for the end of the process.
 #[derive(Debug)]
@@ -35,10 +38,14 @@ pub struct Presence {
 impl Presence {
     /// Tells the others that the users of this process have left. Waits half a second at most.
     pub async fn leave(&self) {
-        let (done, left) = oneshot::channel();
-        if self.leave.send(done).await.is_ok() {
-            let _ = left.await;
-        }
+        let said = async {
+            let (done, left) = oneshot::channel();
+            if self.leave.send(done).await.is_ok() {
+                let _ = left.await;
+            }
+        };
+        // The task may be in the middle of something that takes longer than its last words.
+        let _ = tokio::time::timeout(GOODBYE, said).await;
     }
 }
 

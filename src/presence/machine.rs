@@ -4,6 +4,7 @@
 //! of those that are heard. It does so only while it hears itself, and only once it knows what all others know; who comes back after
 //! an outage asks before it does anything.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::here::Seen;
@@ -17,11 +18,15 @@ use crate::telemetry::metrics::CloseReason;
 const SIGN: u64 = 1_000;
 /// Who has not heard itself for so long is cut off, and publishes nothing.
 const CUT_OFF: u64 = 3_000;
-/// Before those that have not answered are asked again.
+/// Before those that have not answered are asked again: at first, and at most after that has doubled. To a busy one, every question
+/// is more to do.
 const ASK_AGAIN: u64 = 1_000;
+const ASK_AGAIN_MAX: u64 = 4_000;
+/// Between two questions to those that are not waited for any more.
+const ASK_THE_REST: u64 = 5_000;
 /// Time for those to answer of whom nothing is known yet.
 const ANSWER_MIN: u64 = 500;
-/// Who has not answered by then has no presence, or is about to be off the roll.
+/// Without a page of any answer for so long, those that have not answered have no presence, or are about to be off the roll.
 const ANSWER_MAX: u64 = 10_500;
 /// What was published so long before is heard by all who listen, by whatever clocks.
 const HEARD_BY_THEN: u64 = 2_000;
@@ -53,7 +58,15 @@ pub(super) struct Machine {
     /// When it last heard itself.
     echo: u64,
     said: u64,
+    /// The last question, and the first of those whose answers are still of use.
     question: u64,
+    first_question: u64,
+    /// The last of them that it has heard itself.
+    echoed_question: u64,
+    /// When it was asked.
+    asked: u64,
+    /// Sidecars that publish on another subject: they have nothing to tell us.
+    elsewhere: Nodes,
     resend: Vec<Change>,
     was_publishing: bool,
     /// Bytes of JSON in a list.
@@ -72,10 +85,36 @@ enum Sync {
 #[derive(Debug)]
 struct Asking {
     since: u64,
-    asked: Option<u64>,
+    /// How long to wait before asking again; `None` before the first question.
+    again: Option<u64>,
     why: Why,
-    /// What those have heard that have answered: until when, and whether it is everything.
-    told: Vec<(u64, bool, Vec<Change>)>,
+    /// What those have heard that have answered.
+    told: BTreeMap<NodeId, Told>,
+}
+
+/// What another has heard.
+#[derive(Debug)]
+struct Told {
+    /// Up to when it has missed nothing.
+    until: u64,
+    misses_nothing: bool,
+    /// All it knows, rather than the changes of late.
+    whole: bool,
+    changes: Vec<Change>,
+}
+
+impl Asking {
+    /// Whether each has left it to another to tell everything, and none that knows it has. Where all have told all they know,
+    /// there is no more to be had.
+    fn lacks(&self) -> bool {
+        let is_enough = self.told.values().any(|told| told.whole && told.misses_nothing);
+        self.why != Why::Gap && !is_enough && !self.told.values().all(|told| told.whole)
+    }
+
+    /// Whether nothing more is needed of one whose lists are all there.
+    fn is_told_by(&self, node: NodeId, lacks: bool) -> bool {
+        self.why == Why::Gap || self.told.get(&node).is_some_and(|told| told.whole || !lacks)
+    }
 }
 
 /// Why the others are asked.
@@ -103,6 +142,10 @@ impl Machine {
             echo: 0,
             said: 0,
             question: 0,
+            first_question: 0,
+            echoed_question: 0,
+            asked: 0,
+            elsewhere: Nodes::new(),
             resend: Vec::new(),
             was_publishing: false,
             list_bytes: usize::MAX,
@@ -143,7 +186,8 @@ impl Machine {
             Sync::Away | Sync::Asking(Asking { why: Why::Lost, .. }) => Why::Lost,
             _ => why,
         };
-        self.sync = Sync::Asking(Asking { since: now, asked: None, why, told: Vec::new() });
+        self.sync = Sync::Asking(Asking { since: now, again: None, why, told: BTreeMap::new() });
+        self.first_question = self.question + 1;
     }
 
     /// Something has been published.
@@ -154,13 +198,15 @@ impl Machine {
     /// A sidecar has said something. Gives the answer where it has asked.
     pub(super) fn hear(&mut self, said: Said, now: u64) -> Option<Answer> {
         let Said { node, subject, synced, word } = said;
-        if subject != self.subject {
-            return None;
-        }
         if node == self.own {
-            self.echo = now;
+            self.hear_itself(&subject, &word, now);
             return None;
         }
+        if subject != self.subject {
+            self.elsewhere.insert(node);
+            return None;
+        }
+        self.elsewhere.remove(&node);
         if let Word::Leaves = word {
             self.peers.remove(node);
             self.users.lose(node, now);
@@ -186,6 +232,16 @@ impl Machine {
         None
     }
 
+    fn hear_itself(&mut self, subject: &str, word: &Word, now: u64) {
+        if *subject != *self.subject {
+            return;
+        }
+        self.echo = now;
+        if let Word::Ask { question, .. } = word {
+            self.echoed_question = self.echoed_question.max((*question).min(self.question));
+        }
+    }
+
     /// All that we know. One of those that know what was published tells all of it, the others what was published of late, unless
     /// all of it is asked for.
     fn answer(&self, asker: NodeId, question: u64, whole: bool, now: u64) -> Answer {
@@ -209,18 +265,36 @@ impl Machine {
 
     /// A page of an answer to us.
     pub(super) fn hear_answer(&mut self, page: Answer, now: u64) {
-        let (node, question) = (page.node, page.question);
-        if page.subject != self.subject || question != self.question || node == self.own {
+        let node = page.node;
+        let is_ours = (self.first_question..=self.question).contains(&page.question);
+        if page.subject != self.subject || node == self.own || !is_ours || !self.needs(node) {
             return;
         }
-        let Sync::Asking(asking) = &mut self.sync else { return };
         if !self.peers.meet(node, false, now) {
             return;
         }
-        let Some(answered) = self.peers.page(page) else { return };
-        self.users.replace(node, &answered.users, now);
-        answered.later.iter().flatten().for_each(|entry| self.users.set(node, entry, now));
-        asking.told.push((now.saturating_sub(answered.behind), answered.whole, answered.told));
+        let Some(answered) = self.peers.page(page, now) else { return };
+        if !answered.is_old {
+            self.users.replace(node, &answered.users, now);
+            answered.later.iter().flatten().for_each(|entry| self.users.set(node, entry, now));
+        }
+        let (until, misses_nothing) = (now.saturating_sub(answered.behind), answered.behind == 0);
+        let told = Told { until, misses_nothing, whole: answered.whole, changes: answered.told };
+        match &mut self.sync {
+            Sync::Asking(asking) => drop(asking.told.insert(node, told)),
+            // Later than anybody waited for.
+            Sync::Done if until.saturating_add(LATE) >= now => self.users.adopt(told.changes.into_iter(), now),
+            Sync::Done | Sync::Away => {}
+        }
+    }
+
+    /// Whether an answer of this one says what is not known yet.
+    fn needs(&self, node: NodeId) -> bool {
+        match &self.sync {
+            Sync::Away => false,
+            Sync::Asking(asking) => !self.peers.knows(node) || !asking.is_told_by(node, true),
+            Sync::Done => !self.peers.knows(node),
+        }
     }
 
     /// What is to be done now, given who is on the roll.
@@ -240,6 +314,7 @@ impl Machine {
         for node in self.peers.lost(roll, now) {
             self.users.lose(node, now);
         }
+        self.elsewhere.retain(|node| roll.contains(node));
         self.ask(roll, now, &mut all);
         self.tell(now, &mut all);
         let is_publishing = self.is_publishing(now);
@@ -264,41 +339,60 @@ impl Machine {
 
     /// Goes on asking, or knows enough.
     fn ask(&mut self, roll: &Nodes, now: u64, all: &mut Vec<Do>) {
-        let Sync::Asking(asking) = &mut self.sync else { return };
-        let (known, waited) = (self.peers.known(), now.saturating_sub(asking.since));
-        let has_all = !self.peers.is_doubtful()
-            && (asking.why == Why::Gap || roll.iter().all(|node| *node == self.own || known.contains(node)));
+        let Sync::Asking(asking) = &self.sync else { return self.ask_the_rest(now, all) };
+        let lacks = asking.lacks();
+        let mut of = self.peers.nodes();
+        if asking.why != Why::Gap {
+            of.extend(roll.iter().filter(|node| **node != self.own && !self.elsewhere.contains(node)));
+        }
+        let (done, rest): (Nodes, Nodes) =
+            of.into_iter().partition(|node| self.peers.knows(*node) && asking.is_told_by(*node, lacks));
         let min = if asking.why == Why::Gap { 0 } else { ANSWER_MIN };
-        // Each has left it to another, which may have gone: all are asked anew.
-        let lacks =
-            !asking.told.is_empty() && asking.why != Why::Gap && !asking.told.iter().any(|(_, whole, _)| *whole);
-        if asking.asked.is_some() && waited >= min && (has_all && !lacks || waited >= ANSWER_MAX) {
+        // Otherwise NATS may be away, unnoticed as yet, and what counts as heard would be lost.
+        let hears_itself = asking.why != Why::Missed || self.echoed_question >= self.first_question;
+        let has_waited = hears_itself && now >= asking.since + min;
+        let has_given_up = now >= asking.since.max(self.peers.paged()) + ANSWER_MAX;
+        if asking.again.is_some() && has_waited && (rest.is_empty() || has_given_up) {
             return self.finish(now);
         }
-        let is_time = asking.asked.is_none_or(|asked| now >= asked + ASK_AGAIN);
-        if is_time && (!has_all || lacks || asking.asked.is_none()) {
-            asking.asked = Some(now);
-            self.question += 1;
-            self.peers.asked();
-            let but = if lacks { Nodes::new() } else { known };
-            let word = Word::Ask { question: self.question, but, whole: lacks };
-            all.push(Do::Ask(self.say(word)));
+        let is_time = asking.again.is_none_or(|again| now >= self.asked + again);
+        let answering = self.peers.answering(now);
+        if is_time && (asking.again.is_none() || !hears_itself || !rest.is_subset(&answering)) {
+            let but = done.union(&answering).copied().collect();
+            all.push(self.question(but, lacks, now));
+            if let Sync::Asking(asking) = &mut self.sync {
+                asking.again = Some(asking.again.map_or(ASK_AGAIN, |again| (2 * again).min(ASK_AGAIN_MAX)));
+            }
         }
+    }
+
+    /// Those that are not waited for any more are asked again and again, as long as they are heard.
+    fn ask_the_rest(&mut self, now: u64, all: &mut Vec<Do>) {
+        if matches!(self.sync, Sync::Done) && self.peers.has_given_up() && now >= self.asked + ASK_THE_REST {
+            let but = self.peers.known().union(&self.peers.answering(now)).copied().collect();
+            all.push(self.question(but, false, now));
+        }
+    }
+
+    fn question(&mut self, but: Nodes, whole: bool, now: u64) -> Do {
+        self.question += 1;
+        self.asked = now;
+        Do::Ask(self.say(Word::Ask { question: self.question, but, whole }))
     }
 
     /// Knows what the others know.
     fn finish(&mut self, now: u64) {
         let Sync::Asking(asking) = std::mem::replace(&mut self.sync, Sync::Done) else { return };
-        self.peers.settle();
-        let others = asking.told.iter().map(|(until, ..)| *until).max().unwrap_or_default();
+        self.peers.give_up();
+        let others = asking.told.values().map(|told| told.until).max().unwrap_or_default();
         let newest = others.max(self.heard_until);
         // What was heard so much earlier lacks ends of which nobody knows any more.
         let counts = |until: u64| until + LATE >= newest;
         if !counts(self.heard_until) && asking.why != Why::Gap {
             self.users.forget_told(asking.since);
         }
-        let told = asking.told.into_iter().filter(|(until, ..)| counts(*until));
-        self.users.adopt(told.flat_map(|(_, _, told)| told), now);
+        let told = asking.told.into_values().filter(|told| counts(told.until));
+        self.users.adopt(told.flat_map(|told| told.changes), now);
         match asking.why {
             Why::Lost => {
                 // Another who has listened all the while would have heard it; and where another publishes, it knows what it has

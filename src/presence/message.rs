@@ -11,7 +11,7 @@ use crate::cluster::{NodeId, Nodes};
 use crate::telemetry::metrics::CloseReason;
 
 /// Where sidecars tell each other of their users.
-pub(super) const INTERNAL: &str = "_sidestream.presence";
+pub const INTERNAL: &str = "_sidestream.presence";
 /// Longest user id that is believed: an identity is shorter.
 const USER_BYTES_MAX: usize = 1024;
 

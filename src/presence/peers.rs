@@ -14,12 +14,18 @@ const PEERS_MAX: usize = 1024;
 const WAITING_MAX: usize = 256;
 /// Most pages of an answer.
 const PAGES_MAX: usize = 16_384;
+/// Who sent a page so many milliseconds ago is still answering.
+const UNDER_WAY: u64 = 3_000;
 /// Who is not on the roll but was heard of within so many milliseconds is about to stand there.
 const ARRIVING: u64 = 3_000;
 
 /// All others.
 #[derive(Debug, Default)]
-pub(super) struct Peers(BTreeMap<NodeId, Peer>);
+pub(super) struct Peers {
+    all: BTreeMap<NodeId, Peer>,
+    /// When the last page came that was new.
+    paged: u64,
+}
 
 #[derive(Debug, Default)]
 struct Peer {
@@ -29,6 +35,8 @@ struct Peer {
     said: u64,
     /// Whether nothing of its lists is missing.
     known: bool,
+    /// It has not answered, and nobody waits for it any more. What it says is taken in, though something may be missing.
+    given_up: bool,
     synced: bool,
     heard: u64,
     waiting: VecDeque<(u64, Vec<Entry>)>,
@@ -37,7 +45,10 @@ struct Peer {
 
 #[derive(Debug)]
 struct Answering {
-    pages: Vec<Option<Answer>>,
+    question: u64,
+    count: usize,
+    pages: BTreeMap<usize, Answer>,
+    paged: u64,
 }
 
 /// A whole answer.
@@ -49,136 +60,188 @@ pub(super) struct Answered {
     pub told: Vec<Change>,
     pub behind: u64,
     pub whole: bool,
+    /// Lists that were said after this answer have been taken in: what it says of its users is out of date.
+    pub is_old: bool,
 }
 
 impl Peers {
     /// One has been heard. `false`: there are too many.
     pub(super) fn meet(&mut self, node: NodeId, synced: bool, now: u64) -> bool {
-        if self.0.len() >= PEERS_MAX && !self.0.contains_key(&node) {
+        if self.all.len() >= PEERS_MAX && !self.all.contains_key(&node) {
             return false;
         }
-        let peer = self.0.entry(node).or_default();
+        let peer = self.all.entry(node).or_default();
         (peer.synced, peer.heard) = (synced, now);
         true
     }
 
     /// It has said so many lists so far. Gives whether some are missing.
     pub(super) fn counted(&mut self, node: NodeId, seq: u64) -> bool {
-        let Some(peer) = self.0.get_mut(&node) else { return false };
-        peer.said = peer.said.max(seq);
-        // Who has said nothing yet has no users.
+        let Some(peer) = self.all.get_mut(&node) else { return false };
+        // The last word counts, not the greatest: a number that was never one of its own is forgotten with the next sign.
+        peer.said = seq;
+        // Who has said nothing yet has no users. Less than was taken in has been said by somebody else.
         peer.known |= seq == 0;
-        peer.known &= seq <= peer.seq;
+        peer.known &= seq == peer.seq;
         !peer.known
     }
 
     /// Its next list; gives it back where it can be taken in at once.
     pub(super) fn list(&mut self, node: NodeId, seq: u64, users: Vec<Entry>) -> Option<Vec<Entry>> {
-        let peer = self.0.get_mut(&node)?;
-        peer.said = peer.said.max(seq);
+        let peer = self.all.get_mut(&node)?;
+        peer.said = seq;
         let is_first = seq == 1 && peer.seq == 0;
-        if (peer.known || is_first) && seq == peer.seq + 1 {
+        if (peer.known || is_first) && follows(peer.seq, seq) {
             (peer.seq, peer.known) = (seq, true);
             return Some(users);
         }
-        if seq > peer.seq {
-            peer.known = false;
-            peer.waiting.push_back((seq, users));
-            if peer.waiting.len() > WAITING_MAX {
-                peer.waiting.pop_front();
-            }
-        }
-        None
-    }
-
-    /// A page of an answer to our last question; gives the answer when it is whole.
-    pub(super) fn page(&mut self, page: Answer) -> Option<Answered> {
-        if page.pages > PAGES_MAX || page.page >= page.pages {
+        if seq <= peer.seq {
             return None;
         }
-        let peer = self.0.get_mut(&page.node)?;
-        let pages = page.pages;
-        let answering = peer.answering.get_or_insert_with(|| Answering { pages: vec![None; pages] });
-        let index = page.page;
-        *answering.pages.get_mut(index)? = Some(page);
-        if answering.pages.iter().any(Option::is_none) {
-            return None;
+        peer.known = false;
+        let at_once = peer.given_up.then(|| users.clone());
+        peer.waiting.push_back((seq, users));
+        if peer.waiting.len() > WAITING_MAX {
+            peer.waiting.pop_front();
         }
-        let mut answered = Answered::default();
-        for page in peer.answering.take()?.pages.into_iter().flatten() {
-            (answered.behind, answered.whole) = (page.behind, page.whole);
-            answered.users.extend(page.users);
-            answered.told.extend(page.told);
-            peer.seq = page.seq;
-        }
-        for (seq, users) in std::mem::take(&mut peer.waiting) {
-            if seq == peer.seq + 1 {
-                peer.seq = seq;
-                answered.later.push(users);
-            }
-        }
-        peer.known = peer.seq >= peer.said;
-        Some(answered)
+        at_once
     }
 
-    /// Another question is asked: what was answered by halves is not of it.
-    pub(super) fn asked(&mut self) {
-        self.0.values_mut().for_each(|peer| peer.answering = None);
+    /// A page of an answer to one of our questions; gives the answer when it is whole. A node answers one question after the other,
+    /// so what came of an earlier one is not completed any more.
+    pub(super) fn page(&mut self, page: Answer, now: u64) -> Option<Answered> {
+        let (index, count, question) = (page.page, page.pages, page.question);
+        if count > PAGES_MAX || index >= count {
+            return None;
+        }
+        let peer = self.all.get_mut(&page.node)?;
+        let new = || Answering { question, count, pages: BTreeMap::new(), paged: now };
+        let answering = peer.answering.get_or_insert_with(new);
+        if answering.question < question {
+            *answering = new();
+        }
+        if (answering.question, answering.count) != (question, count) {
+            return None;
+        }
+        if answering.pages.insert(index, page).is_none() {
+            (answering.paged, self.paged) = (now, now);
+        }
+        if answering.pages.len() < count {
+            return None;
+        }
+        let pages = peer.answering.take()?.pages;
+        Some(peer.answered(pages.into_values()))
     }
 
     /// Nothing that was known may be right any more, and nobody could be heard until now.
     pub(super) fn doubt(&mut self, now: u64) {
-        for peer in self.0.values_mut() {
-            (peer.known, peer.heard) = (false, now);
+        for peer in self.all.values_mut() {
+            (peer.known, peer.given_up, peer.heard) = (false, false, now);
             peer.waiting.clear();
+            peer.answering = None;
         }
     }
 
-    /// Who does not answer is taken as far as it is known.
-    pub(super) fn settle(&mut self) {
-        for peer in self.0.values_mut().filter(|peer| !peer.known) {
-            (peer.known, peer.seq) = (true, peer.said);
-            peer.waiting.clear();
-        }
+    /// Who does not answer is not waited for any more.
+    pub(super) fn give_up(&mut self) {
+        self.all.values_mut().filter(|peer| !peer.known).for_each(|peer| peer.given_up = true);
+    }
+
+    /// Whether somebody is not waited for who has not answered.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.all.values().any(|peer| peer.given_up)
+    }
+
+    /// When the last page of an answer came; 0 before the first.
+    pub(super) fn paged(&self) -> u64 {
+        self.paged
+    }
+
+    /// Those whose answers are coming in.
+    pub(super) fn answering(&self, now: u64) -> Nodes {
+        let is_answering = |peer: &Peer| peer.answering.as_ref().is_some_and(|one| one.paged + UNDER_WAY > now);
+        self.all.iter().filter(|(_, peer)| is_answering(peer)).map(|(node, _)| *node).collect()
+    }
+
+    /// All.
+    pub(super) fn nodes(&self) -> Nodes {
+        self.all.keys().copied().collect()
+    }
+
+    /// Whether nothing is missing of this one.
+    pub(super) fn knows(&self, node: NodeId) -> bool {
+        self.all.get(&node).is_some_and(|peer| peer.known)
     }
 
     /// Those of whom nothing is missing.
     pub(super) fn known(&self) -> Nodes {
-        self.0.iter().filter(|(_, peer)| peer.known).map(|(node, _)| *node).collect()
+        self.all.iter().filter(|(_, peer)| peer.known).map(|(node, _)| *node).collect()
     }
 
-    /// Whether this one is among the others and something of it is missing.
+    /// Whether something is missing of one that is waited for.
     pub(super) fn is_doubtful(&self) -> bool {
-        self.0.values().any(|peer| !peer.known)
+        self.all.values().any(|peer| !peer.known && !peer.given_up)
     }
 
     /// Takes one out.
     pub(super) fn remove(&mut self, node: NodeId) {
-        self.0.remove(&node);
+        self.all.remove(&node);
     }
 
     /// Takes out who is not on the roll.
     pub(super) fn lost(&mut self, roll: &Nodes, now: u64) -> Vec<NodeId> {
         let is_lost = |node: &NodeId, peer: &Peer| !roll.contains(node) && peer.heard + ARRIVING < now;
-        let lost: Vec<_> = self.0.iter().filter(|(node, peer)| is_lost(node, peer)).map(|(node, _)| *node).collect();
+        let lost: Vec<_> = self.all.iter().filter(|(node, peer)| is_lost(node, peer)).map(|(node, _)| *node).collect();
         lost.iter().for_each(|node| self.remove(*node));
         lost
     }
 
     /// Whether there is none.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.all.is_empty()
     }
 
     /// The one that has run for the longest.
     pub(super) fn first(&self) -> Option<NodeId> {
-        self.0.keys().next().copied()
+        self.all.keys().next().copied()
     }
 
     /// The same among those that know all, but for one.
     pub(super) fn first_synced_but(&self, but: NodeId) -> Option<NodeId> {
-        self.0.iter().find(|(node, peer)| peer.synced && **node != but).map(|(node, _)| *node)
+        self.all.iter().find(|(node, peer)| peer.synced && **node != but).map(|(node, _)| *node)
     }
+}
+
+impl Peer {
+    /// Takes in a whole answer, and the lists that have waited for it.
+    fn answered(&mut self, pages: impl Iterator<Item = Answer>) -> Answered {
+        let mut answered = Answered::default();
+        let mut seq = 0;
+        for page in pages {
+            (answered.behind, answered.whole, seq) = (page.behind, page.whole, page.seq);
+            answered.users.extend(page.users);
+            answered.told.extend(page.told);
+        }
+        answered.is_old = self.known && seq < self.seq;
+        if answered.is_old {
+            return answered;
+        }
+        self.seq = seq;
+        for (seq, users) in std::mem::take(&mut self.waiting) {
+            if follows(self.seq, seq) {
+                self.seq = seq;
+                answered.later.push(users);
+            }
+        }
+        self.known = self.seq >= self.said;
+        self.given_up &= !self.known;
+        answered
+    }
+}
+
+/// Whether one number comes right after the other. Numbers are whatever somebody has written.
+fn follows(before: u64, seq: u64) -> bool {
+    before.checked_add(1) == Some(seq)
 }
 
 #[cfg(test)]
@@ -217,8 +280,8 @@ mod tests {
         assert!(peers.list(node, 2, Vec::new()).is_none());
         assert!(peers.list(node, 3, Vec::new()).is_none());
         assert!(peers.is_doubtful());
-        assert!(peers.page(answer(node, 1, 2, 2)).is_none());
-        let answered = peers.page(answer(node, 0, 2, 2)).expect("both pages");
+        assert!(peers.page(answer(node, 1, 2, 2), 0).is_none());
+        let answered = peers.page(answer(node, 0, 2, 2), 0).expect("both pages");
         assert_eq!(answered.later.len(), 1, "the list behind the answer has waited for it");
         assert!(!peers.is_doubtful());
         assert!(peers.list(node, 4, Vec::new()).is_some());
