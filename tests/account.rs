@@ -225,6 +225,35 @@ on_both_servers_at_once! {
         assert!(String::from_utf8_lossy(&info.payload).contains("_sidestream.audience"));
     }
 
+    async fn an_account_that_lacks_presence_is_told_so_before_it_runs(version: Version) {
+        let scene = Scene::set(version).await;
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("conf/nats-server.conf");
+        let whole = std::fs::read_to_string(path).expect("the file is there");
+        // A stream that keeps what is published: trying leaves nothing in it.
+        scene.admin.create_stream("PRESENCE", &["sidestream.presence"]).await;
+        let file = scene.dir.path().join("presence.toml");
+        std::fs::write(&file, scene.config("sidestream").tables(PRESENCE).render()).expect("it is written");
+        let check = async || run(&["check", "--connect"], &file).await;
+        let (code, said) = check().await;
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("presence: sidestream.presence can be published and heard"), "{said}");
+        let kept = scene.admin.jetstream().get_stream("PRESENCE").await.expect("it exists");
+        assert_eq!(kept.cached_info().state.messages, 0);
+
+        for (lost, less) in [
+            ("publish", "              \"sidestream.presence\"\n"),
+            ("subscribe", ", \"sidestream.presence\""),
+        ] {
+            let narrower = whole.replace(less, "");
+            assert_ne!(whole, narrower);
+            scene.nats.reconfigure(&narrower).await;
+            let (code, said) = check().await;
+            assert_eq!(code, Some(77), "{said}");
+            let lacks = format!("error: presence: the account needs permission to {lost} to sidestream.presence");
+            assert!(said.contains(&lacks) && said.matches("error: ").count() == 1, "{said}");
+        }
+    }
+
     async fn an_account_that_may_do_more_is_told_so(version: Version) {
         let scene = Scene::set(version).await;
         scene.admin.publish("events.user.alice.note", "stays").await;

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::header::NATS_EXPECTED_STREAM;
+use async_nats::{Client, ConnectOptions, Event, HeaderMap};
 use bytes::Bytes;
 use tokio::sync::watch;
 
@@ -35,6 +36,9 @@ const REFUSED_MIN: Duration = Duration::from_secs(5);
 const REFUSED_MAX: Duration = Duration::from_secs(60);
 /// Time for the server to complain of a permission after a publication.
 const COMPLAINT: Duration = Duration::from_millis(200);
+
+/// No stream has this name.
+const NO_STREAM: &str = "sidestream-check-none";
 
 /// Messages that wait in one subscription on core subjects; more are dropped.
 pub const LIVE_CAPACITY: usize = 4096;
@@ -122,6 +126,14 @@ impl Connection {
     /// Whether the account may not publish to a subject, by publishing nothing to it.
     pub async fn is_denied(&self, subject: String) -> bool {
         self.is_complained_of(async { drop(self.client.publish(subject, Bytes::new()).await) }).await
+    }
+
+    /// The same for a subject that a stream may capture: none keeps the message.
+    pub async fn is_denied_unstored(&self, subject: String) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(NATS_EXPECTED_STREAM, NO_STREAM);
+        let publish = self.client.publish_with_headers(subject, headers, Bytes::new());
+        self.is_complained_of(async { drop(publish.await) }).await
     }
 
     /// Whether the account may not subscribe to a subject, by a subscription that is given up at once.

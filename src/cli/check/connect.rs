@@ -66,6 +66,11 @@ pub(super) async fn run(config: &Config) -> Exit {
         captures(&mut findings, config, index, stream, &info);
         permissions(&mut findings, &connection, stream, &info).await;
     }
+    if let Some(presence) = &config.presence {
+        for subject in [&*presence.subject, crate::presence::INTERNAL] {
+            presence_permissions(&mut findings, &connection, subject).await;
+        }
+    }
     for may in privilege::excess(&connection, config).await {
         findings.warning(&format!("more than a sidecar needs: the account may {may}"));
     }
@@ -166,6 +171,21 @@ async fn permissions(findings: &mut Findings<'_>, connection: &Connection, strea
         let text =
             format!("stream {stream}: the account needs permission to publish to $JS.API.STREAM.MSG.GET.{stream}");
         findings.fault(Exit::NoPermission, &text);
+    }
+}
+
+/// Whether presence can be spoken and heard on one of its subjects.
+async fn presence_permissions(findings: &mut Findings<'_>, connection: &Connection, subject: &str) {
+    let (publish, subscribe) =
+        (connection.is_denied_unstored(subject.to_owned()).await, connection.is_subscription_denied(subject).await);
+    for (is_denied, may) in [(publish, "publish"), (subscribe, "subscribe")] {
+        if is_denied {
+            let text = format!("presence: the account needs permission to {may} to {subject}");
+            findings.fault(Exit::NoPermission, &text);
+        }
+    }
+    if !publish && !subscribe {
+        findings.fine(&format!("presence: {subject} can be published and heard"));
     }
 }
 
