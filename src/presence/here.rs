@@ -46,8 +46,8 @@ impl Here {
         self.counts().closed(user, connection, reason);
     }
 
-    /// Who stands otherwise than at the last look, or may do so, and since how long ago. However many they are, shards wait for
-    /// no more than their being taken away in one piece.
+    /// Who stands otherwise than at the last look, or may do so, and since how long ago. However many they are,
+    /// shards wait for no more than their being taken away in one piece.
     pub(super) fn take(&self) -> Vec<(Arc<str>, Seen, Duration)> {
         let changed = std::mem::take(&mut self.counts().changed);
         changed.into_iter().map(|(user, (seen, since))| (user, seen, since.elapsed())).collect()

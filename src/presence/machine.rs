@@ -18,15 +18,16 @@ use crate::telemetry::metrics::CloseReason;
 const SIGN: u64 = 1_000;
 /// Who has not heard itself for so long is cut off, and publishes nothing.
 const CUT_OFF: u64 = 3_000;
-/// Before those that have not answered are asked again: at first, and at most after that has doubled. To a busy one, every question
-/// is more to do.
+/// Before those that have not answered are asked again: at first, and at most after that has doubled. To a busy
+/// one, every question is more to do.
 const ASK_AGAIN: u64 = 1_000;
 const ASK_AGAIN_MAX: u64 = 4_000;
 /// Between two questions to those that are not waited for any more.
 const ASK_THE_REST: u64 = 5_000;
 /// Time for those to answer of whom nothing is known yet.
 const ANSWER_MIN: u64 = 500;
-/// Without a page of any answer for so long, those that have not answered have no presence, or are about to be off the roll.
+/// Without a page of any answer for so long, those that have not answered have no presence, or are about to be off the
+/// roll.
 const ANSWER_MAX: u64 = 10_500;
 /// What was published so long before is heard by all who listen, by whatever clocks.
 const HEARD_BY_THEN: u64 = 2_000;
@@ -104,8 +105,8 @@ struct Told {
 }
 
 impl Asking {
-    /// Whether each has left it to another to tell everything, and none that knows it has. Where all have told all they know,
-    /// there is no more to be had.
+    /// Whether each has left it to another to tell everything, and none that knows it has. Where all have told all they
+    /// know, there is no more to be had.
     fn lacks(&self) -> bool {
         let is_enough = self.told.values().any(|told| told.whole && told.misses_nothing);
         self.why != Why::Gap && !is_enough && !self.told.values().all(|told| told.whole)

@@ -35,7 +35,8 @@ struct Peer {
     said: u64,
     /// Whether nothing of its lists is missing.
     known: bool,
-    /// It has not answered, and nobody waits for it any more. What it says is taken in, though something may be missing.
+    /// It has not answered, and nobody waits for it any more. What it says is taken in, though
+    /// something may be missing.
     given_up: bool,
     synced: bool,
     heard: u64,
@@ -78,7 +79,8 @@ impl Peers {
     /// It has said so many lists so far. Gives whether some are missing.
     pub(super) fn counted(&mut self, node: NodeId, seq: u64) -> bool {
         let Some(peer) = self.all.get_mut(&node) else { return false };
-        // The last word counts, not the greatest: a number that was never one of its own is forgotten with the next sign.
+        // The last word counts, not the greatest: a number that was never one of its own is forgotten with the next
+        // sign.
         peer.said = seq;
         // Who has said nothing yet has no users. Less than was taken in has been said by somebody else.
         peer.known |= seq == 0;
@@ -107,8 +109,8 @@ impl Peers {
         at_once
     }
 
-    /// A page of an answer to one of our questions; gives the answer when it is whole. A node answers one question after the other,
-    /// so what came of an earlier one is not completed any more.
+    /// A page of an answer to one of our questions; gives the answer when it is whole. A node answers one question after
+    /// the other, so what came of an earlier one is not completed any more.
     pub(super) fn page(&mut self, page: Answer, now: u64) -> Option<Answered> {
         let (index, count, question) = (page.page, page.pages, page.question);
         if count > PAGES_MAX || index >= count {
