@@ -83,7 +83,7 @@ impl Site {
     pub async fn publish_long(&mut self, count: usize, bytes: usize) {
         for _ in 0..count {
             let data = format!("event {}", self.published.len());
-            let long = format!("{data} {}", "x".repeat(bytes));
+            let long = if bytes == 0 { data.clone() } else { format!("{data} {}", "x".repeat(bytes)) };
             self.publisher.publish_named("events.user.alice.note", "note", long).await;
             self.published.push(data);
         }
