@@ -36,7 +36,7 @@ pub struct Presence {
 }
 
 impl Presence {
-    /// Tells the others that the users of this process have left. Waits half a second at most.
+    /// Tells the others that the users of this process have left. Waits a second at most.
     pub async fn leave(&self) {
         let said = async {
             let (done, left) = oneshot::channel();

@@ -25,7 +25,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Who has stood still for so long may not be the one who publishes any more, and has not noticed.
 const STOOD_STILL: Duration = Duration::from_secs(2);
 /// Time for the last words, with what is under way before them.
-pub(super) const GOODBYE: Duration = Duration::from_millis(500);
+pub(super) const GOODBYE: Duration = Duration::from_secs(1);
 /// Before a subscription is tried again that the client, which has died, did not take.
 const RETRY: Duration = Duration::from_millis(100);
 
