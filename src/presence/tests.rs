@@ -84,7 +84,7 @@ impl Pair {
             for (is_first, one) in done.into_iter().chain(other) {
                 match one {
                     Do::Say(said) | Do::Ask(said) => self.hears(is_first, &said),
-                    Do::Publish(change) => self.publishes(change),
+                    Do::Publish(change) => self.publishes(&change),
                 }
             }
             while let Some((_, page)) = self.pages.pop_front_if(|(at, _)| *at <= self.now) {
@@ -109,10 +109,10 @@ impl Pair {
         }
     }
 
-    fn publishes(&mut self, change: Change) {
+    fn publishes(&mut self, change: &Change) {
         self.published.push((change.event, change.user.clone()));
-        self.first.hear_change(&change, self.now);
-        self.second.hear_change(&change, self.now);
+        self.first.hear_change(change, self.now);
+        self.second.hear_change(change, self.now);
     }
 }
 
