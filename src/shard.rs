@@ -203,7 +203,7 @@ impl Shard {
         }
         if client.hears_live() {
             let (shard, ticket, grant) = (self.index, client.ticket, client.grant.clone());
-            client.live_asked.set(true);
+            client.live.set(client::Live::Asked);
             self.feeds.live.send(LiveRequest::Listen { shard, ticket, grant });
         }
         std::future::poll_fn(|cx| client.poll_opened(cx)).await;
@@ -305,7 +305,7 @@ impl Shard {
                 }
             }
         }
-        if client.live_asked.get() {
+        if client.live.get() != client::Live::Unasked {
             self.feeds.live.send(LiveRequest::Unlisten { shard: self.index, grant: client.grant.clone() });
         }
         self.batch.take(client.ticket.slot);

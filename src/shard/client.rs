@@ -68,8 +68,8 @@ pub struct Client {
     pub grant: Arc<Grant>,
     /// How it is connected.
     pub protocol: Protocol,
-    /// Set once core subjects were asked for.
-    pub live_asked: Cell<bool>,
+    /// How far its core subjects are.
+    pub(super) live: Cell<Live>,
     /// Its bytes.
     pub output: RefCell<Output>,
     pub(super) membership: RefCell<Membership>,
@@ -82,7 +82,6 @@ pub struct Client {
     /// It has been told that it has all last values.
     pub(super) synced: Cell<bool>,
     pub(super) phase: Cell<Phase>,
-    pub(super) listening: Cell<bool>,
     pub(super) resume: Cell<Resume>,
     /// The task that owns the connection, or waits for the opening.
     waker: Cell<Option<Waker>>,
@@ -106,6 +105,17 @@ type Moment = NonZeroU64;
 
 fn moment(now: u64) -> Moment {
     NonZeroU64::MIN.saturating_add(now)
+}
+
+/// How far the core subjects of a client are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Live {
+    /// It has none, or nobody has been asked for them yet.
+    Unasked,
+    /// Their feed has been asked.
+    Asked,
+    /// The subscriptions are active, or NATS is away.
+    Listening,
 }
 
 /// How far a client is.
@@ -146,7 +156,7 @@ impl Client {
             stream: spec.stream,
             grant,
             protocol: spec.protocol,
-            live_asked: Cell::new(false),
+            live: Cell::new(Live::Unasked),
             output: RefCell::default(),
             membership: RefCell::default(),
             log: Cell::new(0),
@@ -154,7 +164,6 @@ impl Client {
             told_degraded: Cell::new(false),
             synced: Cell::new(false),
             phase: Cell::new(if spec.stream.is_some() { Phase::Opening } else { Phase::Live }),
-            listening: Cell::new(false),
             resume: Cell::new(Resume::New),
             waker: Cell::default(),
             asked,
@@ -239,7 +248,7 @@ impl Client {
     }
 
     fn is_listening(&self) -> bool {
-        !self.hears_live() || self.listening.get()
+        !self.hears_live() || self.live.get() == Live::Listening
     }
 
     /// Ready when every feed has answered, or the stream is already ending.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Shard;
-use super::client::{Client, Closing, Phase};
+use super::client::{Client, Closing, Live, Phase};
 use crate::frame::EMPTY_CHUNK;
 use crate::frame::notice::{self, ByeCode, Resume};
 use crate::link::Opening;
@@ -81,7 +81,7 @@ impl Shard {
         if client.closing.get().is_some() {
             return client.wake();
         }
-        client.listening.set(true);
+        client.live.set(Live::Listening);
         if client.stream.is_none() {
             let opening = Opening { resume: Resume::New, id: String::new(), gap: None };
             self.put_connected(client, &opening);
@@ -93,7 +93,11 @@ impl Shard {
 
     fn opened_if_all_answered(&self, client: &Client) {
         let joined = client.membership.borrow().live.is_some();
-        if client.phase.get() != Phase::Opening && client.hears_live() && client.listening.get() && !joined {
+        if client.phase.get() != Phase::Opening
+            && client.hears_live()
+            && client.live.get() == Live::Listening
+            && !joined
+        {
             self.join_live(client);
         }
     }
