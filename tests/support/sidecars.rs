@@ -90,17 +90,23 @@ impl Sidecars {
 
     /// What one of them says of all connections: how many, and whether all were counted.
     pub async fn counted_by(&self, at: usize) -> (u64, bool) {
-        let listed = json_of(&self.ask(at, "GET", "/connections?scope=cluster").await);
-        (listed["total"].as_u64().expect("a number"), listed["complete"].as_bool().expect("a truth"))
+        counted(&self.ask(at, "GET", "/connections?scope=cluster").await)
     }
 
-    /// Waits until the first of them counts so.
+    /// Waits until the first of them counts so. One that has just begun may not have reached NATS yet.
     pub async fn is_counted(&self, total: u64, complete: bool) {
         eventually("the sum is whole", OFF_THE_ROLL, async || {
-            (self.counted_by(0).await == (total, complete)).then_some(())
+            let answer = self.ask(0, "GET", "/connections?scope=cluster").await;
+            (answer.head.status != 503 && counted(&answer) == (total, complete)).then_some(())
         })
         .await;
     }
+}
+
+#[track_caller]
+fn counted(listing: &Answer) -> (u64, bool) {
+    let listed = json_of(listing);
+    (listed["total"].as_u64().expect("a number"), listed["complete"].as_bool().expect("a truth"))
 }
 
 /// The JSON of an answer that is not a refusal.
