@@ -280,7 +280,8 @@ async fn start_feeds(
         local_runtime()?.block_on(async {
             let mut tasks = JoinSet::new();
             let control = feed::start(&config, unstarted, &queues, &metrics, &mut tasks).await;
-            let all = control.map(|control| (control.clone(), cluster::start(&config, control, queues, &mut tasks)));
+            let all = control
+                .map(|control| (control.clone(), cluster::start(&config, control, queues, &metrics, &mut tasks)));
             let _ = started.send(all);
             // Each runs until the process ends. A panic ends only its task: without this its clients would wait for ever.
             let _ = tasks.join_next().await;

@@ -30,6 +30,7 @@ use self::here::Here;
 use crate::config::Config;
 use crate::feed::connection::Kept;
 use crate::link::ShardQueue;
+use crate::telemetry::metrics::FeedMetrics;
 
 pub use self::node::NodeId;
 
@@ -85,12 +86,18 @@ impl Cluster {
 
 /// Announces this node, listens to the others and answers their questions, as tasks of the current local runtime of which none
 /// ends before the process. NATS need not be there.
-pub fn start(config: &Config, control: Kept, shards: Vec<ShardQueue>, tasks: &mut JoinSet<()>) -> Cluster {
+pub fn start(
+    config: &Config,
+    control: Kept,
+    shards: Vec<ShardQueue>,
+    metrics: &Arc<FeedMetrics>,
+    tasks: &mut JoinSet<()>,
+) -> Cluster {
     let node = NodeId::unused();
     let (roll, nodes) = watch::channel(Nodes::from([node]));
     let (leave, leaving) = mpsc::channel(1);
     let cluster = Cluster { node, control: control.clone(), nodes, leave, here: Arc::new(Here::new(config, shards)) };
-    tasks.spawn_local(roll::keep(node, control, roll, leaving));
+    tasks.spawn_local(roll::keep(node, control, roll, leaving, metrics.clone()));
     tasks.spawn_local(service::serve(cluster.clone()));
     cluster
 }

@@ -28,6 +28,9 @@ pub struct Outgoing {
 /// Longest key of a message, in bytes.
 const KEY_BYTES_MAX: usize = 255;
 
+/// The request header with the key of a message, which makes a repetition known as one (draft-ietf-httpapi-idempotency-key-header).
+pub const KEY_HEADER: &str = "idempotency-key";
+
 /// Whether a text may be the key of a message: 1 to 255 bytes of visible ASCII.
 pub fn is_key(text: &str) -> bool {
     (1..=KEY_BYTES_MAX).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())

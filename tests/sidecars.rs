@@ -202,6 +202,7 @@ on_both_servers! {
         .await;
         eventually("it is counted again", OFF_THE_ROLL, async || (all.counted_by(0).await == (3, true)).then_some(()))
             .await;
+        all.apps[0].metric_is("sidestream_nodes", &[], 4.0, OFF_THE_ROLL).await;
         // It could hear nobody all the while, and has taken nobody off its own roll for that.
         let lines = all.apps[3].log_json();
         let rolls: Vec<_> = lines.iter().filter(|line| line["message"] == "Sidecars on the roll").map(|line| &line["nodes"]).collect();
@@ -326,6 +327,10 @@ on_both_servers! {
         assert_eq!(sent["sent"], 1);
         let event = all.clients[1].event().await;
         assert_eq!((event.name.as_str(), event.data.as_str()), ("note", "by hand"));
+        for again in [false, true] {
+            let sent = ask(&["send", &all.connection(1), "once", "--idempotency-key", "k"]).await.ends_with(0).json();
+            assert_eq!(sent["duplicate"].as_bool().unwrap_or_default(), again, "{sent}");
+        }
         ask(&["send", NOBODY, "x"]).await.ends_with(1);
         ask(&["kick", &all.connection(2)]).await.ends_with(0);
         assert!(is_bye(&all.clients[2].event().await));

@@ -9,10 +9,8 @@ use super::answer::{Answer, Refusal, json_body};
 use super::body::Message;
 use crate::app::State;
 use crate::feed::api::ApiError;
-use crate::publish::{self, Outgoing, PublishError};
+use crate::publish::{self, KEY_HEADER, Outgoing, PublishError};
 
-/// Makes a repetition known as one.
-const KEY_HEADER: &str = "idempotency-key";
 /// JetStream's own code for a message larger than its stream takes.
 const MESSAGE_TOO_LARGE: u32 = 10054;
 

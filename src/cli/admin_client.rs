@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use super::exit::Exit;
 use super::options::ConfigArgs;
 use crate::config::{Listen, Secret, load};
+use crate::publish::KEY_HEADER;
 use crate::text::printable;
 
 /// From dialling to the end of the answer; the listener itself gives a request five seconds.
@@ -140,12 +141,21 @@ fn read_token(file: &Path) -> Result<Secret, Exit> {
 impl Admin {
     /// One request, and the JSON of its answer.
     pub(super) async fn ask(&self, method: Method, path: &str) -> Result<Value, Failed> {
-        self.ask_with(method, path, Bytes::new()).await
+        self.answer(self.request(method, path, Bytes::new())?).await
     }
 
-    /// The same with a body.
-    pub(super) async fn ask_with(&self, method: Method, path: &str, body: Bytes) -> Result<Value, Failed> {
-        let request = self.request(method, path, body)?;
+    /// A POST with a body, and with the key by which a repetition is known.
+    pub(super) async fn post(&self, path: &str, body: Bytes, key: Option<&str>) -> Result<Value, Failed> {
+        let mut request = self.request(Method::POST, path, body)?;
+        if let Some(key) = key {
+            let key = HeaderValue::from_str(key)
+                .map_err(|_| Failed::Unreachable("the key cannot stand in a header".to_owned()))?;
+            request.headers_mut().insert(KEY_HEADER, key);
+        }
+        self.answer(request).await
+    }
+
+    async fn answer(&self, request: Request<Full<Bytes>>) -> Result<Value, Failed> {
         let exchange = async {
             match &self.at {
                 Where::Tcp(address) => {

@@ -97,8 +97,8 @@ pub struct PublishArgs {
     pub config: ConfigArgs,
 }
 
-/// The key of a message.
-fn parse_key(text: &str) -> Result<String, String> {
+/// The key of a message: 1 to 255 bytes of visible ASCII.
+pub fn parse_key(text: &str) -> Result<String, String> {
     if is_key(text) { Ok(text.to_owned()) } else { Err("a key is 1 to 255 bytes of visible ASCII".to_owned()) }
 }
 

@@ -1,11 +1,12 @@
 //! `sidestream send`: one event to one connection, wherever it is.
 
-use hyper::{Method, StatusCode};
+use hyper::StatusCode;
 use serde_json::json;
 use uuid::Uuid;
 
 use super::admin_client::{AdminArgs, Failed};
 use super::exit::Exit;
+use super::options::parse_key;
 use super::runtime::payload;
 
 /// Options of `send`.
@@ -22,6 +23,9 @@ pub struct Args {
     /// Event name
     #[arg(long, value_name = "NAME")]
     pub event: Option<String>,
+    /// Sent once however often it is tried: its sidecar knows a key for two minutes
+    #[arg(long, value_name = "KEY", value_parser = parse_key)]
+    pub idempotency_key: Option<String>,
     /// Which instance asks the others.
     #[command(flatten)]
     pub admin: AdminArgs,
@@ -44,7 +48,8 @@ pub fn run(args: &Args) -> Exit {
     };
     let body = json!({"event": args.event, "data": data}).to_string();
     super::runtime::block_on(async {
-        match admin.ask_with(Method::POST, &format!("/send/{}", args.connection), body.into()).await {
+        let path = format!("/send/{}", args.connection);
+        match admin.post(&path, body.into(), args.idempotency_key.as_deref()).await {
             Ok(answer) => super::print(&format!("{answer}\n")),
             Err(Failed::Refused(StatusCode::NOT_FOUND, _)) => {
                 super::complain(format_args!("there is no connection {}", args.connection));

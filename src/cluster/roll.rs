@@ -5,6 +5,7 @@
 //! is taken off then; who has gone meanwhile goes when its time is up after the connection has come back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_nats::{Client, Message};
@@ -15,6 +16,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::{NodeId, Nodes};
 use crate::feed::connection::{Connection, Kept};
+use crate::telemetry::metrics::FeedMetrics;
 
 /// Where nodes announce themselves.
 pub const SUBJECT: &str = "_sidestream.node";
@@ -118,8 +120,10 @@ pub(super) async fn keep(
     control: Kept,
     nodes: watch::Sender<Nodes>,
     mut leaving: mpsc::Receiver<oneshot::Sender<()>>,
+    metrics: Arc<FeedMetrics>,
 ) {
-    let mut keeper = Keeper { own, roll: Roll::of(own, Instant::now()), nodes };
+    let mut keeper = Keeper { own, roll: Roll::of(own, Instant::now()), nodes, metrics };
+    keeper.publish();
     loop {
         let connection = control.alive().await;
         tokio::select! {
@@ -142,6 +146,7 @@ struct Keeper {
     own: NodeId,
     roll: Roll,
     nodes: watch::Sender<Nodes>,
+    metrics: Arc<FeedMetrics>,
 }
 
 impl Keeper {
@@ -185,6 +190,7 @@ impl Keeper {
 
     fn publish(&self) {
         let now = self.roll.nodes();
+        self.metrics.nodes.set(now.len() as u64);
         self.nodes.send_if_modified(|nodes| {
             let changed = *nodes != now;
             if changed {

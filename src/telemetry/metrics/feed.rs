@@ -33,6 +33,8 @@ pub struct FeedMetrics {
     pub reconnects: Number,
     /// What the leader of each stream has said last, by the stream's index.
     pub leaders: Vec<LeaderMetrics>,
+    /// Sidecars on the roll, this one included.
+    pub nodes: Number,
     /// The thread's sign of life.
     pub pulse: Pulse,
     pub(super) gaps: [Number; GapReason::ALL.len()],

@@ -156,6 +156,8 @@ table! {
     "NATS" {
         NATS_CONNECTED = Gauge "sidestream_nats_connected" ["stream"] "Whether the stream is being read";
         NATS_CORE_CONNECTED = Gauge "sidestream_nats_core_connected" [] "Whether core subjects can be heard";
+        NODES = Gauge "sidestream_nodes" []
+            "Living sidecars on the same NATS account, this one included: whose answers make a sum over all complete";
         NATS_RECONNECTS = Counter "sidestream_nats_reconnects_total" [] "Connections to NATS made again after a loss";
         NATS_RTT = Gauge "sidestream_nats_rtt_seconds" ["stream"]
             "How long the stream's leader took to answer the last question, asked every ten seconds";

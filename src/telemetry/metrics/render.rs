@@ -148,6 +148,7 @@ impl Metrics {
         }
         let feed = &self.feed;
         page.count(&names::NATS_CORE_CONNECTED, &[], self.core.is_up().into());
+        page.count(&names::NODES, &[], feed.nodes.get());
         page.count(&names::NATS_RECONNECTS, &[], feed.reconnects.get());
         page.count(&names::NATS_SUBSCRIPTIONS, &[], feed.live_subscriptions.get());
         page.count(&names::NATS_SERVER_OUTDATED, &[], feed.server_outdated.get());
