@@ -4,34 +4,30 @@
 //! carried out, the consumer is read, and a message that ends connections is found out. It keeps serving resumes from memory
 //! while NATS is away. How a consumer is opened and checked is [`super::consumer`]'s business.
 
+mod asides;
 mod careful;
 
 use std::pin::pin;
-use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::LocalBoxFuture;
-use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::asides::{Aside, Asides};
 use super::api;
 use super::connection::Connection;
 use super::consumer::{FeedError, Kind, Order, SILENCE_MAX};
 use super::encode::{Encoder, NAME_HEADER};
 use super::fanout::Fanout;
-use super::ledger::{Filled, Ledger, Output, PassId, ValueRead, Values};
-use super::look::{self, Looked};
+use super::ledger::{Ledger, Output};
 use super::opening::{self, Opened, Opening};
 use super::pass::Reader;
 use super::standstill::Standstill;
-use super::start::{Begun, Known, LEADER_PATIENCE, Start};
+use super::start::{Begun, LEADER_PATIENCE, Start};
 use super::suspicion::{Care, Suspicion};
-use super::values::ValueReader;
 use crate::cursor::{Cursor, Position};
 use crate::frame::Message;
 use crate::link::{FeedStatus, StreamRequest};
@@ -45,6 +41,7 @@ const HEAD_INTERVAL: Duration = Duration::from_secs(1);
 const BURST: usize = 256;
 /// While signs of flow control do not reach the server, it is asked this often whether they do now.
 const STALLED_RETRY: Duration = Duration::from_secs(5);
+
 /// The feed of one stream.
 #[derive(Debug)]
 pub struct StreamFeed {
@@ -69,11 +66,7 @@ pub struct StreamFeed {
 /// What changes while it runs.
 struct State {
     feed: StreamFeed,
-    /// Reads last values.
-    values: Rc<ValueReader>,
     asides: Asides,
-    /// When the last look was asked.
-    last_look: Option<std::time::Instant>,
     /// Since when the stream seems to have gone back.
     went_back: Option<Instant>,
     /// Signs of flow control do not reach the server: it stalls under load, so clients stay degraded.
@@ -87,14 +80,11 @@ struct State {
 impl StreamFeed {
     /// Runs until the process ends.
     pub async fn run(self) {
-        let asides = Asides { passes: Vec::new(), look: None, values: FuturesUnordered::new() };
         let (control, stream) = (self.opening.control.clone(), self.opening.stream.clone());
-        let values = Rc::new(ValueReader::new(control, stream, &self.encoder));
+        let asides = Asides::new(control, stream, &self.encoder);
         State {
             feed: self,
-            values,
             asides,
-            last_look: None,
             went_back: None,
             stalled: false,
             standstill: Standstill::at(0, std::time::Instant::now()),
@@ -103,53 +93,6 @@ impl StreamFeed {
         }
         .run()
         .await;
-    }
-}
-
-/// What is read beside the consumer.
-struct Asides {
-    /// The past.
-    passes: Vec<(PassId, mpsc::Receiver<Filled>)>,
-    /// What the leader says.
-    look: Option<LocalBoxFuture<'static, Result<Looked, FeedError>>>,
-    /// The last messages of subjects; as many as the ledger asks for at a time.
-    values: FuturesUnordered<LocalBoxFuture<'static, ValuesRead>>,
-}
-
-/// Last values of a pattern; `None` where they could not be read.
-type ValuesRead = (ValueRead, Option<Values>);
-
-/// What was read beside the consumer.
-enum Aside {
-    /// A pass; `None` when it ends.
-    Filled(PassId, Option<Filled>),
-    /// What the leader says.
-    Looked(Result<Looked, FeedError>),
-    /// The last messages of subjects.
-    Values(ValuesRead),
-}
-
-impl Asides {
-    /// Waits until a pass that takes more has been read further, or the leader has answered.
-    async fn next(&mut self, ledger: &Ledger) -> Aside {
-        std::future::poll_fn(|cx| {
-            if let Some(look) = &mut self.look
-                && let Poll::Ready(looked) = look.poll_unpin(cx)
-            {
-                self.look = None;
-                return Poll::Ready(Aside::Looked(looked));
-            }
-            if let Poll::Ready(Some(read)) = self.values.poll_next_unpin(cx) {
-                return Poll::Ready(Aside::Values(read));
-            }
-            for (pass, filled) in self.passes.iter_mut().filter(|(pass, _)| ledger.takes(*pass)) {
-                if let Poll::Ready(filled) = filled.poll_recv(cx) {
-                    return Poll::Ready(Aside::Filled(*pass, filled));
-                }
-            }
-            Poll::Pending
-        })
-        .await
     }
 }
 
@@ -392,11 +335,12 @@ impl State {
         loop {
             while let Some(output) = self.feed.ledger.output() {
                 match output {
-                    Output::Read { pass, epoch, from } => {
-                        self.asides.passes.push((pass, self.feed.reader.start(epoch, from)));
+                    Output::Read { pass, epoch, from } => self.asides.fill(pass, self.feed.reader.start(epoch, from)),
+                    Output::Look { known, at } => self.asides.look(known, at),
+                    Output::ReadValues(of) => {
+                        self.feed.encoder.metrics.last_value_reads.add(1);
+                        self.asides.read_values(of);
                     }
-                    Output::Look { known, at } => self.order_look(known, at),
-                    Output::ReadValues(of) => self.read_values(of),
                     output => self.feed.fanout.carry_out(self.feed.index, output).await,
                 }
             }
@@ -405,7 +349,7 @@ impl State {
             }
         }
         // A reader ends when its pass does.
-        self.asides.passes.retain(|(pass, _)| self.feed.ledger.has_pass(*pass));
+        self.asides.retain(&self.feed.ledger);
     }
 
     async fn serve(&mut self, request: StreamRequest) {
@@ -422,7 +366,6 @@ impl State {
             Aside::Filled(pass, filled) => self.feed.ledger.filled(pass, filled, now, settled),
             Aside::Values((of, values)) => self.feed.ledger.values_read(&of, values, now),
             Aside::Looked(looked) => {
-                self.last_look = Some(now);
                 let looked = looked.ok();
                 if let (Some(known), Some(looked)) = (self.feed.ledger.known(), &looked)
                     && self.standstill.looked(known, looked, now)
@@ -438,31 +381,11 @@ impl State {
         result
     }
 
-    fn read_values(&mut self, of: ValueRead) {
-        self.feed.encoder.metrics.last_value_reads.add(1);
-        let (reader, stream) = (self.values.clone(), self.name().to_owned());
-        let read = async move {
-            let values = reader.read(&of).await;
-            if let Err(error) = &values {
-                // Not of which pattern: it may name a user.
-                tracing::warn!(stream, %error, "Last values not read; tried again");
-            }
-            (of, values.ok())
-        };
-        self.asides.values.push(read.boxed_local());
-    }
-
     fn look_when_still(&mut self) {
         let Some(known) = self.feed.ledger.known() else { return };
-        if self.standstill.wants_look(known.head.seq, std::time::Instant::now()) && self.asides.look.is_none() {
-            self.order_look(known, 0);
+        if self.standstill.wants_look(known.head.seq, std::time::Instant::now()) && !self.asides.is_looking() {
+            self.asides.look(known, 0);
         }
-    }
-
-    fn order_look(&mut self, known: Known, at: u64) {
-        let control = self.feed.opening.control.clone();
-        let look = look::look(control, self.name().to_owned(), known, at, self.last_look);
-        self.asides.look = Some(look.boxed_local());
     }
 
     /// After new events or a new start: lets in who was waiting for them.
