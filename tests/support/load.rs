@@ -173,14 +173,33 @@ impl Witness {
         Self { name: name.to_owned(), start, task }
     }
 
-    /// What it heard, if that is exactly what the stream holds behind its start: each once, in order, under its own
-    /// sequence; `degraded` and `ok` in pairs. Gives how often it was told `degraded`.
-    pub async fn heard_exactly(self, stored: &[(u64, String)]) -> usize {
+    /// Waits until it has heard the end.
+    pub async fn hears_the_end(self) -> Heard {
         let Self { name, start, task } = self;
-        let events = task.await.expect("the client was served to the end");
-        let mut expected = stored.iter().filter(|(seq, _)| *seq > start);
+        Heard { name, start, events: task.await.expect("the client was served to the end") }
+    }
+
+    /// What it heard to the end: [`Heard::is_exactly`].
+    pub async fn heard_exactly(self, stored: &[(u64, String)]) -> usize {
+        self.hears_the_end().await.is_exactly(stored)
+    }
+}
+
+/// Everything that a client heard.
+pub struct Heard {
+    name: String,
+    start: u64,
+    events: Vec<Event>,
+}
+
+impl Heard {
+    /// Fails unless that is exactly what the stream holds behind the client's start: each once, in order, under its own
+    /// sequence; `degraded` and `ok` in pairs. Gives how often it was told `degraded`.
+    pub fn is_exactly(&self, stored: &[(u64, String)]) -> usize {
+        let Self { name, start, events } = self;
+        let mut expected = stored.iter().filter(|(seq, _)| seq > start);
         let (mut degraded, mut outages) = (false, 0);
-        for event in &events {
+        for event in events {
             match event.name.as_str() {
                 "sidestream.degraded" => {
                     assert!(!degraded, "{name} was told twice: {event:?}");

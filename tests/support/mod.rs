@@ -10,6 +10,7 @@ pub mod app;
 pub mod client;
 pub mod cluster;
 pub mod command;
+pub mod delivered;
 pub mod edge;
 pub mod expect;
 pub mod frames;

@@ -28,6 +28,8 @@ struct State {
     late: Mutex<Option<(Vec<u8>, Duration)>>,
     /// Bytes on their way back, and what stands there instead.
     replaced: Mutex<Option<(Vec<u8>, Vec<u8>)>>,
+    /// What went back on each connection, for who wants to know.
+    kept: Mutex<Option<Vec<Vec<u8>>>>,
     cut: broadcast::Sender<()>,
 }
 
@@ -44,6 +46,7 @@ impl Proxy {
             slow: Mutex::new(None),
             late: Mutex::new(None),
             replaced: Mutex::new(None),
+            kept: Mutex::new(None),
             cut: broadcast::Sender::new(1),
         });
         let shared = Arc::clone(&state);
@@ -56,9 +59,10 @@ impl Proxy {
                     let Ok(far) = TcpStream::connect(upstream).await else { return };
                     let (near_read, near_write) = near.into_split();
                     let (far_read, far_write) = far.into_split();
+                    let back = Direction::Back(state.keeps_another());
                     tokio::select! {
-                        () = pump(near_read, far_write, &state, true) => {}
-                        () = pump(far_read, near_write, &state, false) => {}
+                        () = pump(near_read, far_write, &state, Direction::There) => {}
+                        () = pump(far_read, near_write, &state, back) => {}
                         _ = cut.recv() => {}
                     }
                 });
@@ -111,6 +115,16 @@ impl Proxy {
         *self.state.replaced.lock().expect("no holder panics") = Some((text.into(), by.into()));
     }
 
+    /// Keeps what goes back on connections made from now on, for [`Proxy::returned`].
+    pub fn keep(&self) {
+        *self.state.kept.lock().expect("no holder panics") = Some(Vec::new());
+    }
+
+    /// What has gone back since [`Proxy::keep`], by connection.
+    pub fn returned(&self) -> Vec<Vec<u8>> {
+        self.state.kept.lock().expect("no holder panics").clone().unwrap_or_default()
+    }
+
     /// Whether such bytes have come.
     pub fn has_delayed(&self) -> bool {
         self.state.late.lock().expect("no holder panics").is_none()
@@ -135,7 +149,19 @@ async fn pass(barred: &AtomicBool, lifted: &Notify) {
     }
 }
 
-async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + Unpin, state: &State, upwards: bool) {
+/// To the upstream, or from it: then with the number under which the connection's bytes are kept, where they are.
+#[derive(Clone, Copy)]
+enum Direction {
+    There,
+    Back(Option<usize>),
+}
+
+async fn pump(
+    mut from: impl AsyncReadExt + Unpin,
+    mut to: impl AsyncWriteExt + Unpin,
+    state: &State,
+    direction: Direction,
+) {
     // So large that a slow proxy delays, but does not throttle.
     let mut buffer = vec![0u8; 256 * 1024];
     loop {
@@ -145,11 +171,16 @@ async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
         if let Some((from, to)) = slow {
             tokio::time::sleep(from + (to - from).mul_f64(fastrand::f64())).await;
         }
-        if upwards && let Some(delay) = state.delay_of(&buffer[..count]) {
-            tokio::time::sleep(delay).await;
-        }
-        if !upwards {
-            state.lie(&mut buffer[..count]);
+        match direction {
+            Direction::There => {
+                if let Some(delay) = state.delay_of(&buffer[..count]) {
+                    tokio::time::sleep(delay).await;
+                }
+            }
+            Direction::Back(connection) => {
+                state.lie(&mut buffer[..count]);
+                state.keep(connection, &buffer[..count]);
+            }
         }
         if count == 0 || to.write_all(&buffer[..count]).await.is_err() {
             return;
@@ -158,6 +189,20 @@ async fn pump(mut from: impl AsyncReadExt + Unpin, mut to: impl AsyncWriteExt + 
 }
 
 impl State {
+    fn keeps_another(&self) -> Option<usize> {
+        let mut kept = self.kept.lock().expect("no holder panics");
+        let kept = kept.as_mut()?;
+        kept.push(Vec::new());
+        Some(kept.len() - 1)
+    }
+
+    fn keep(&self, connection: Option<usize>, bytes: &[u8]) {
+        let mut kept = self.kept.lock().expect("no holder panics");
+        if let (Some(connection), Some(kept)) = (connection, kept.as_mut()) {
+            kept[connection].extend_from_slice(bytes);
+        }
+    }
+
     fn lie(&self, bytes: &mut [u8]) {
         let replaced = self.replaced.lock().expect("no holder panics");
         if let Some((text, by)) = &*replaced
