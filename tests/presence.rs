@@ -6,12 +6,15 @@
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer;
 use futures_util::StreamExt as _;
+use http_body_util::BodyExt as _;
 use support::nats::Publisher;
-use support::{App, Config, DEADLINE, Nats, Sse, Version, eventually, json, on_both_servers};
+use support::{App, Config, DEADLINE, Nats, Sse, Version, eventually, h2, json, on_both_servers};
+use tokio::task::JoinSet;
 
 /// After so long a silence a sidecar is off the roll, with what a busy machine may add.
 const OFF_THE_ROLL: Duration = Duration::from_secs(30);
@@ -68,7 +71,16 @@ impl Scene {
         tokio::time::timeout(DEADLINE, parsed.collect()).await.expect("all messages come")
     }
 
-    /// Waits until so many messages are there, and gives them.
+    /// Waits until so many messages are there.
+    async fn counts(&self, count: usize, within: Duration) {
+        eventually(&format!("{count} changes"), within, async || {
+            let mut stream = self.publisher.jetstream().get_stream("PRESENCE").await.ok()?;
+            (stream.info().await.ok()?.state.messages >= count as u64).then_some(())
+        })
+        .await;
+    }
+
+    /// The same, and gives them.
     async fn has_published(&self, count: usize, within: Duration) -> Vec<serde_json::Value> {
         eventually(&format!("{count} changes"), within, async || {
             let published = self.published().await;
@@ -347,4 +359,74 @@ fn replayed_by(messages: &[serde_json::Value], users: std::ops::Range<usize>) ->
         messages.iter().any(|message| message["event"] == "connect" && message["user"] == user.as_str())
     };
     users.filter(came).count()
+}
+
+/// A number from the environment, for runs by hand that are larger than a test should be.
+fn by_hand(variable: &str, otherwise: usize) -> usize {
+    std::env::var(variable).ok().map_or(otherwise, |value| value.parse().expect("a number"))
+}
+
+/// Streams of these users, a hundred on a connection, each for as long as its place in this is kept.
+async fn crowd(app: &App, users: Range<usize>) -> Vec<JoinSet<()>> {
+    let mut streams = Vec::new();
+    for some in users.collect::<Vec<_>>().chunks(100) {
+        let connection = h2::tcp(&app.public[0]).await;
+        let opened = some.iter().map(async |user| {
+            let mut connection = connection.clone();
+            let answer = connection.send_request(h2::request("/events", &format!("user{user}"))).await;
+            let answer = answer.expect("an answer");
+            assert_eq!(answer.status(), 200);
+            let mut body = answer.into_body();
+            let mut reader = JoinSet::new();
+            // What nobody reads ends the connection: the h2 crate allows some hundred small frames of it.
+            reader.spawn(async move {
+                let _connection = connection;
+                while body.frame().await.is_some() {}
+            });
+            reader
+        });
+        streams.extend(futures_util::future::join_all(opened).await);
+    }
+    streams
+}
+
+/// `SIDESTREAM_PRESENCE_SIDECARS` and `SIDESTREAM_PRESENCE_USERS`, of each, make it larger.
+#[tokio::test]
+async fn sidecars_agree_on_a_crowd_after_nats_was_away() {
+    const WITHIN: Duration = Duration::from_secs(120);
+    let (sidecars, each) = (by_hand("SIDESTREAM_PRESENCE_SIDECARS", 3), by_hand("SIDESTREAM_PRESENCE_USERS", 400));
+    support::bounded(async {
+        let mut scene = Scene::set_with(Version::Current, sidecars, "1s", "h2c = true\n").await;
+        let began = Instant::now();
+        let mut crowds = Vec::new();
+        for (n, app) in scene.apps.iter().enumerate() {
+            crowds.push(crowd(app, n * each..(n + 1) * each).await);
+        }
+        let all = sidecars * each;
+        println!("{all} users have come after {:?}", began.elapsed());
+        scene.counts(all, WITHIN).await;
+        println!("and are told of after {:?}", began.elapsed());
+        scene.nats.restart().await;
+        let began = Instant::now();
+        scene.publisher = scene.nats.publisher().await;
+        // One leaves everybody, one comes to everybody: told when the sidecars have compared what they know.
+        let mut there: BTreeSet<_> = (0..all).map(|user| format!("user{user}")).collect();
+        for (n, crowd) in crowds.iter_mut().enumerate() {
+            crowd.pop();
+            there.remove(&format!("user{}", (n + 1) * each - 1));
+        }
+        let mut new = Vec::new();
+        for (n, app) in scene.apps.iter().enumerate() {
+            new.push(crowd(app, all + n..all + n + 1).await);
+            there.insert(format!("user{}", all + n));
+        }
+        scene.counts(all + 2 * sidecars, WITHIN).await;
+        println!("agreed {:?} after the restart", began.elapsed());
+        let published = scene.published().await;
+        assert_eq!(published.len(), all + 2 * sidecars, "nobody was told of twice");
+        assert!(replayed(&published) == there, "others are there");
+        drop((crowds, new));
+        eventually("all have gone", DEADLINE, async || scene.connected().await.is_empty().then_some(())).await;
+    })
+    .await;
 }
