@@ -4,8 +4,9 @@
 mod support;
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -410,16 +411,24 @@ async fn a_log_that_nobody_reads_holds_up_no_stream_and_is_counted() {
         publisher.publish("events.user.alice.x", "still here").await;
         assert_eq!(alice.event().await.data, "still here");
         // Somebody reads again: what was lost is told, and the last lines are there.
+        let text = Arc::new(Mutex::new(String::new()));
+        let shared = Arc::clone(&text);
         let reader = std::thread::spawn(move || {
-            let (mut read, mut text) = (read, String::new());
-            let _ = read.read_to_string(&mut text);
-            text
+            for line in BufReader::new(read).lines().map_while(Result::ok) {
+                let mut text = shared.lock().expect("no holder panics");
+                text.push_str(&line);
+                text.push('\n');
+            }
         });
+        // There is room for more lines then.
+        let lost = || text.lock().expect("no holder panics").contains("Log lines lost").then_some(());
+        eventually("what was lost is told", DEADLINE, async || lost()).await;
         support::process::signal(&raw.child, rustix::process::Signal::TERM);
         let status = eventually("it ends", DEADLINE, async || raw.child.try_wait().expect("our own child")).await;
         assert!(status.success(), "{status}");
-        let log = reader.join().expect("reads");
-        assert!(log.contains("Log lines lost") && log.contains("\"Draining\""), "{:.2000}", log);
+        reader.join().expect("reads");
+        let log = text.lock().expect("no holder panics");
+        assert!(log.contains("\"Draining\""), "{log:.2000}");
         let last = log.lines().rev().find(|line| line.contains("Stream closed")).expect("of alice");
         assert!(last.contains("\"drain\""), "{last}");
     })
