@@ -254,7 +254,7 @@ impl Machine {
             subject: self.subject.clone(),
             question,
             page: 0,
-            pages: 1,
+            last: true,
             seq: self.seq,
             behind: now.saturating_sub(heard_until),
             whole,
@@ -545,8 +545,8 @@ mod tests {
         machine.act(&Nodes::from([machine.own, other]), now);
         let (users, told, subject) = (Vec::new(), Vec::new(), machine.subject.clone());
         let question = machine.question;
-        let (page, pages, seq, behind, whole) = (0, 1, 0, 0, true);
-        let answer = Answer { node: other, subject, question, page, pages, seq, behind, whole, users, told };
+        let (page, last, seq, behind, whole) = (0, true, 0, 0, true);
+        let answer = Answer { node: other, subject, question, page, last, seq, behind, whole, users, told };
         machine.hear_answer(answer, now);
         machine.act(&Nodes::from([machine.own, other]), now + ANSWER_MIN);
         assert!(!machine.users().is_told("m"), "an end of long ago, of which nobody knows any more");

@@ -2,7 +2,9 @@
 //!
 //! Both may be written by whoever the account lets publish there, so all of it is data: parsed, bounded, and never more than that.
 
+use std::iter::{Peekable, from_fn};
 use std::sync::Arc;
+use std::vec::IntoIter;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -147,9 +149,9 @@ pub(super) struct Answer {
     #[serde(with = "shared")]
     pub subject: Arc<str>,
     pub question: u64,
-    /// Which page, from 0, and how many there are.
+    /// Which page, from 0, and whether there is none after it.
     pub page: usize,
-    pub pages: usize,
+    pub last: bool,
     /// The number of its last list that is in this.
     pub seq: u64,
     /// For how many milliseconds it may have missed what was published.
@@ -162,31 +164,43 @@ pub(super) struct Answer {
     pub told: Vec<Change>,
 }
 
-/// Cuts an answer into pages of some so many bytes of JSON.
-pub(super) fn pages(answer: Answer, bytes: usize) -> Vec<Answer> {
-    let Answer { users, told, .. } = answer;
-    let empty = |page| Answer { page, users: Vec::new(), told: Vec::new(), subject: answer.subject.clone(), ..answer };
-    let mut pages = vec![empty(0)];
-    let mut room = bytes;
-    let mut page_for = |pages: &mut Vec<Answer>, size: usize| {
-        if room < size {
-            pages.push(empty(pages.len()));
-            room = bytes;
+/// An answer in pages of some so many bytes of JSON, each made when it is asked for: an answer of many users is long.
+pub(super) struct Pages {
+    /// All but the users and changes that follow.
+    frame: Answer,
+    users: Peekable<IntoIter<Entry>>,
+    told: Peekable<IntoIter<Change>>,
+    bytes: usize,
+}
+
+/// Cuts an answer.
+pub(super) fn pages(mut answer: Answer, bytes: usize) -> Pages {
+    let users = std::mem::take(&mut answer.users).into_iter().peekable();
+    let told = std::mem::take(&mut answer.told).into_iter().peekable();
+    answer.last = false;
+    Pages { frame: answer, users, told, bytes }
+}
+
+impl Iterator for Pages {
+    type Item = Answer;
+
+    fn next(&mut self) -> Option<Answer> {
+        if self.frame.last {
+            return None;
         }
-        room = room.saturating_sub(size);
-        pages.len() - 1
-    };
-    for entry in users {
-        let page = page_for(&mut pages, size(&entry));
-        pages[page].users.push(entry);
+        let (mut taken, most) = (0, self.bytes);
+        let mut fits = |size: usize| {
+            let fits = taken == 0 || taken + size <= most;
+            taken += if fits { size } else { 0 };
+            fits
+        };
+        let users: Vec<_> = from_fn(|| self.users.next_if(|entry| fits(size(entry)))).collect();
+        let told: Vec<_> = from_fn(|| self.told.next_if(|change| fits(size(change)))).collect();
+        self.frame.last = self.users.peek().is_none() && self.told.peek().is_none();
+        let page = Answer { users, told, ..self.frame.clone() };
+        self.frame.page += 1;
+        Some(page)
     }
-    for change in told {
-        let page = page_for(&mut pages, size(&change));
-        pages[page].told.push(change);
-    }
-    let count = pages.len();
-    pages.iter_mut().for_each(|page| page.pages = count);
-    pages
 }
 
 /// Cuts users into lists of some so many bytes of JSON.
@@ -255,10 +269,10 @@ mod tests {
         let told = Vec::new();
         let (node, subject) = (NodeId::unused(), Arc::from("p"));
         let answer =
-            Answer { node, subject, question: 1, page: 0, pages: 1, seq: 1, behind: 0, whole: true, users, told };
-        let pages = pages(answer.clone(), 1_000);
+            Answer { node, subject, question: 1, page: 0, last: true, seq: 1, behind: 0, whole: true, users, told };
+        let pages: Vec<_> = pages(answer.clone(), 1_000).collect();
         assert!(pages.len() > 1);
-        assert!(pages.iter().enumerate().all(|(n, page)| page.page == n && page.pages == pages.len()));
+        assert!(pages.iter().enumerate().all(|(n, page)| page.page == n && page.last == (n + 1 == pages.len())));
         assert!(pages.iter().all(|page| page.users.iter().map(size).sum::<usize>() <= 1_000));
         assert_eq!(pages.into_iter().flat_map(|page| page.users).collect::<Vec<_>>(), answer.users);
         let lists = lists(answer.users.clone(), 1_000);

@@ -47,7 +47,6 @@ struct Peer {
 #[derive(Debug)]
 struct Answering {
     question: u64,
-    count: usize,
     pages: BTreeMap<usize, Answer>,
     paged: u64,
 }
@@ -112,23 +111,24 @@ impl Peers {
     /// A page of an answer to one of our questions; gives the answer when it is whole. A node answers one question after
     /// the other, so what came of an earlier one is not completed any more.
     pub(super) fn page(&mut self, page: Answer, now: u64) -> Option<Answered> {
-        let (index, count, question) = (page.page, page.pages, page.question);
-        if count > PAGES_MAX || index >= count {
+        let (index, question) = (page.page, page.question);
+        if index >= PAGES_MAX {
             return None;
         }
         let peer = self.all.get_mut(&page.node)?;
-        let new = || Answering { question, count, pages: BTreeMap::new(), paged: now };
+        let new = || Answering { question, pages: BTreeMap::new(), paged: now };
         let answering = peer.answering.get_or_insert_with(new);
         if answering.question < question {
             *answering = new();
         }
-        if (answering.question, answering.count) != (question, count) {
+        if answering.question != question {
             return None;
         }
         if answering.pages.insert(index, page).is_none() {
             (answering.paged, self.paged) = (now, now);
         }
-        if answering.pages.len() < count {
+        let (end, last) = answering.pages.last_key_value()?;
+        if !last.last || answering.pages.len() <= *end {
             return None;
         }
         let pages = peer.answering.take()?.pages;
@@ -256,9 +256,9 @@ mod tests {
         peers
     }
 
-    fn answer(node: NodeId, page: usize, pages: usize, seq: u64) -> Answer {
+    fn answer(node: NodeId, page: usize, last: bool, seq: u64) -> Answer {
         let (users, told, subject) = (Vec::new(), Vec::new(), "p".into());
-        Answer { node, subject, question: 1, page, pages, seq, behind: 0, whole: true, users, told }
+        Answer { node, subject, question: 1, page, last, seq, behind: 0, whole: true, users, told }
     }
 
     #[test]
@@ -282,8 +282,8 @@ mod tests {
         assert!(peers.list(node, 2, Vec::new()).is_none());
         assert!(peers.list(node, 3, Vec::new()).is_none());
         assert!(peers.is_doubtful());
-        assert!(peers.page(answer(node, 1, 2, 2), 0).is_none());
-        let answered = peers.page(answer(node, 0, 2, 2), 0).expect("both pages");
+        assert!(peers.page(answer(node, 1, true, 2), 0).is_none());
+        let answered = peers.page(answer(node, 0, false, 2), 0).expect("both pages");
         assert_eq!(answered.later.len(), 1, "the list behind the answer has waited for it");
         assert!(!peers.is_doubtful());
         assert!(peers.list(node, 4, Vec::new()).is_some());

@@ -2,12 +2,17 @@
 //!
 //! What was heard is taken out of its subscriptions in the order that is the reverse of theirs in the machine: whoever leaves or
 //! answers has published before, on the same connection, and what it published is then heard first.
+//!
+//! Answers of many users are long. They are read and written a little at a time, so that a turn never takes so long that this
+//! sidecar seems to have stood still.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::{Client, HeaderMap, Message, Subject, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::coop::unconstrained;
@@ -15,13 +20,17 @@ use tokio::time::MissedTickBehavior;
 
 use super::here::Here;
 use super::machine::{Do, Machine, Why};
-use super::message::{Change, INTERNAL, What, pages};
-use crate::cluster::Nodes;
+use super::message::{Change, INTERNAL, Pages, Said, What, pages};
+use crate::cluster::{NodeId, Nodes};
 use crate::feed::connection::{Connection, Kept, Link};
 use crate::telemetry::metrics::PresenceMetrics;
 
 /// Changes wait for so long at most before they are told, and are told together.
 const TICK: Duration = Duration::from_millis(50);
+/// How long a turn reads answers, and how long it writes them.
+const SHARE: Duration = Duration::from_millis(100);
+/// Most pages of answers that are taken at a time.
+const PAGES_TAKEN: usize = 64;
 /// Who has stood still for so long may not be the one who publishes any more, and has not noticed.
 const STOOD_STILL: Duration = Duration::from_secs(2);
 /// Time for the last words, with what is under way before them.
@@ -71,11 +80,42 @@ struct Ears {
     link: watch::Receiver<Link>,
     /// As of the last look; `None` while it was away.
     seen: Option<Link>,
-    looked: Instant,
+    looked: Worked,
     inbox: Subject,
     changes: Subscriber,
     sidecars: Subscriber,
     answers: Subscriber,
+    /// Pages of answers that were taken and not read yet.
+    unread: VecDeque<Message>,
+    /// Answers under way to those that have asked, a page from each in turn.
+    asked: VecDeque<Asked>,
+}
+
+/// One who has asked: where its answer goes, and what is left of it.
+struct Asked {
+    node: NodeId,
+    reply: Subject,
+    pages: Pages,
+}
+
+/// The time, and how long this thread had worked by then.
+#[derive(Clone, Copy)]
+struct Worked {
+    at: Instant,
+    for_long: Duration,
+}
+
+impl Worked {
+    fn now() -> Self {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        let for_long = Duration::try_from(time).unwrap_or_default();
+        Self { at: Instant::now(), for_long }
+    }
+
+    /// How much of the time since then the thread has not worked: it slept, waited, or was not let.
+    fn idle_since(self, then: Self) -> Duration {
+        (self.at - then.at).saturating_sub(self.for_long.saturating_sub(then.for_long))
+    }
 }
 
 impl Ears {
@@ -85,14 +125,53 @@ impl Ears {
         let changes = client.subscribe(subject.to_owned()).await.ok()?;
         let sidecars = client.subscribe(INTERNAL).await.ok()?;
         let answers = client.subscribe(inbox.clone()).await.ok()?;
-        Some(Self { client, link, seen: None, looked: Instant::now(), inbox, changes, sidecars, answers })
+        let (looked, unread, asked) = (Worked::now(), VecDeque::new(), VecDeque::new());
+        Some(Self { client, link, seen: None, looked, inbox, changes, sidecars, answers, unread, asked })
+    }
+
+    /// Takes what waits out of the subscriptions; pages of answers when those taken before have been read. `None` when the
+    /// client has ended.
+    fn take(&mut self) -> Option<(Vec<Message>, Vec<Message>)> {
+        if self.unread.is_empty() {
+            self.unread = waiting(&mut self.answers, PAGES_TAKEN)?.into();
+        }
+        let sidecars = waiting(&mut self.sidecars, usize::MAX)?;
+        let changes = waiting(&mut self.changes, usize::MAX)?;
+        Some((sidecars, changes))
+    }
+
+    /// Answers from before NATS was away are of no use any more, to us or to others.
+    fn forget_answers(&mut self) {
+        self.unread.clear();
+        self.asked.clear();
+    }
+
+    /// Answers one, instead of what it has asked before.
+    fn answer(&mut self, node: NodeId, reply: Subject, pages: Pages) {
+        self.asked.retain(|asked| asked.node != node);
+        self.asked.push_back(Asked { node, reply, pages });
+    }
+
+    /// Sends pages of answers for a while.
+    async fn send_pages(&mut self) {
+        let until = Instant::now() + SHARE;
+        while let Some(mut asked) = self.asked.pop_front() {
+            let Some(page) = asked.pages.next() else { continue };
+            let _ = self.client.publish(asked.reply.clone(), json(&page).into()).await;
+            self.asked.push_back(asked);
+            if Instant::now() >= until {
+                return;
+            }
+        }
     }
 }
 
-/// All that waits. `None` when the client has ended.
-fn waiting(subscriber: &mut Subscriber) -> Option<Vec<Message>> {
+/// What waits, but no more than `most`. `None` when the client has ended.
+fn waiting(subscriber: &mut Subscriber, most: usize) -> Option<Vec<Message>> {
     let mut all = Vec::new();
-    while let Some(message) = unconstrained(subscriber.next()).now_or_never() {
+    while all.len() < most
+        && let Some(message) = unconstrained(subscriber.next()).now_or_never()
+    {
         all.push(message?);
     }
     Some(all)
@@ -130,28 +209,24 @@ impl Task {
         }
     }
 
-    /// Hears all that waits and does what is to be done. `None` when the client has ended.
+    /// Hears what waits and does what is to be done. `None` when the client has ended.
     async fn turn(&mut self, ears: &mut Ears) -> Option<()> {
         let now = self.clock.now();
         self.look(ears, now);
         let roll = self.roll.borrow().clone();
-        let answers = waiting(&mut ears.answers)?;
-        let sidecars = waiting(&mut ears.sidecars)?;
-        let changes = waiting(&mut ears.changes)?;
+        let (sidecars, changes) = ears.take()?;
         for change in changes.iter().filter_map(|message| Change::parse(&message.payload)) {
             self.machine.hear_change(&change, now);
         }
         for message in sidecars {
-            let Ok(said) = serde_json::from_slice(&message.payload) else { continue };
+            let Ok(said) = serde_json::from_slice::<Said>(&message.payload) else { continue };
+            let asker = said.node;
             let answer = self.machine.hear(said, now);
             let (Some(answer), Some(reply)) = (answer, message.reply) else { continue };
-            for page in pages(answer, self.machine.list_bytes()) {
-                let _ = ears.client.publish(reply.clone(), json(&page).into()).await;
-            }
+            ears.answer(asker, reply, pages(answer, self.machine.list_bytes()));
         }
-        for page in answers.iter().filter_map(|message| serde_json::from_slice(&message.payload).ok()) {
-            self.machine.hear_answer(page, now);
-        }
+        self.read_pages(ears, now);
+        ears.send_pages().await;
         for (user, seen, ago) in self.here.take() {
             self.machine.own_user(&user, seen, now.saturating_sub(millis(ago)), now);
         }
@@ -161,12 +236,29 @@ impl Task {
         Some(())
     }
 
+    /// Reads pages of answers for a while.
+    fn read_pages(&mut self, ears: &mut Ears, now: u64) {
+        let until = Instant::now() + SHARE;
+        while let Some(message) = ears.unread.pop_front() {
+            if let Ok(page) = serde_json::from_slice(&message.payload) {
+                self.machine.hear_answer(page, now);
+            }
+            if Instant::now() >= until {
+                return;
+            }
+        }
+    }
+
     /// Whether NATS is there, and was there all the time.
     fn look(&mut self, ears: &mut Ears, now: u64) {
         let link = *ears.link.borrow();
-        let stood_still = ears.looked.elapsed() > STOOD_STILL;
-        ears.looked = Instant::now();
+        let looked = Worked::now();
+        let stood_still = looked.idle_since(ears.looked) > STOOD_STILL;
+        ears.looked = looked;
         let before = ears.seen.take();
+        if before.is_none_or(|before| before.losses != link.losses) {
+            ears.forget_answers();
+        }
         if !link.connected {
             self.machine.lose_nats();
             return;

@@ -204,12 +204,13 @@ fn forged_answers(node: NodeId, question: u64, number: u64) -> impl Iterator<Ite
     let (event, reason, connection) = (What::Connect, Reason::Opened, Uuid::nil());
     let users = vec![Entry { user: "mallory".into(), connection, left }];
     let told = vec![Change { event, user: "mallory".into(), connection, node, reason, time: number }];
-    [(0, 1), (index, 1), (0, index), (index, index), (1, 2), (0, 2)].into_iter().map(move |(page, pages)| Answer {
+    let pages = [(0, true), (index, true), (index, false), (1, true), (1, false), (0, false)];
+    pages.into_iter().map(move |(page, last)| Answer {
         node,
         subject: SUBJECT.into(),
         question,
         page,
-        pages,
+        last,
         seq: number,
         behind: number,
         whole: true,
