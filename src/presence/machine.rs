@@ -56,6 +56,8 @@ pub(super) struct Machine {
     sync: Sync,
     /// Up to here everything was heard that was published.
     heard_until: u64,
+    /// Since then it has listened without a break.
+    listens_since: u64,
     /// When it last heard itself.
     echo: u64,
     said: u64,
@@ -96,7 +98,8 @@ struct Asking {
 /// What another has heard.
 #[derive(Debug)]
 struct Told {
-    /// Up to when it has missed nothing.
+    /// Since when it has listened, and up to when it has missed nothing.
+    since: u64,
     until: u64,
     misses_nothing: bool,
     /// All it knows, rather than the changes of late.
@@ -140,6 +143,7 @@ impl Machine {
             seq: 0,
             sync: Sync::Away,
             heard_until: 0,
+            listens_since: 0,
             echo: 0,
             said: 0,
             question: 0,
@@ -181,6 +185,7 @@ impl Machine {
     pub(super) fn begin(&mut self, why: Why, now: u64) {
         if why != Why::Gap {
             self.peers.doubt(now);
+            self.listens_since = now;
         }
         let why = match &self.sync {
             // A question that is open keeps the graver reason.
@@ -257,6 +262,7 @@ impl Machine {
             last: true,
             seq: self.seq,
             behind: now.saturating_sub(heard_until),
+            listened: now.saturating_sub(self.listens_since),
             whole,
             // Lists in the making have a number of their own: users in them are told twice, which changes nothing.
             users: self.users.own(now),
@@ -279,8 +285,9 @@ impl Machine {
             self.users.replace(node, &answered.users, now);
             answered.later.iter().flatten().for_each(|entry| self.users.set(node, entry, now));
         }
-        let (until, misses_nothing) = (now.saturating_sub(answered.behind), answered.behind == 0);
-        let told = Told { until, misses_nothing, whole: answered.whole, changes: answered.told };
+        let (since, until) = (now.saturating_sub(answered.listened), now.saturating_sub(answered.behind));
+        let misses_nothing = answered.behind == 0;
+        let told = Told { since, until, misses_nothing, whole: answered.whole, changes: answered.told };
         match &mut self.sync {
             Sync::Asking(asking) => drop(asking.told.insert(node, told)),
             // Later than anybody waited for.
@@ -392,14 +399,17 @@ impl Machine {
         if !counts(self.heard_until) && asking.why != Why::Gap {
             self.users.forget_told(asking.since);
         }
+        let listened: Vec<_> = asking.told.values().map(|told| (told.since, told.until)).collect();
         let told = asking.told.into_values().filter(|told| counts(told.until));
         self.users.adopt(told.flat_map(|told| told.changes), now);
         match asking.why {
             Why::Lost => {
                 // Another who has listened all the while would have heard it; and where another publishes, it knows what it has
                 // heard itself. What may have come through is published again as it was.
-                let unheard = if self.is_first() { others.saturating_sub(HEARD_BY_THEN) } else { u64::MAX };
-                self.users.revert(unheard);
+                let around =
+                    |at: u64, since: u64, until: u64| since + HEARD_BY_THEN <= at && at + HEARD_BY_THEN <= until;
+                let is_first = self.is_first();
+                self.users.revert(|at| !is_first || listened.iter().any(|(since, until)| around(at, *since, *until)));
                 self.resend = self.users.pending(now);
             }
             Why::Missed => self.users.confirm(),
@@ -545,8 +555,8 @@ mod tests {
         machine.act(&Nodes::from([machine.own, other]), now);
         let (users, told, subject) = (Vec::new(), Vec::new(), machine.subject.clone());
         let question = machine.question;
-        let (page, last, seq, behind, whole) = (0, true, 0, 0, true);
-        let answer = Answer { node: other, subject, question, page, last, seq, behind, whole, users, told };
+        let (page, last, seq, behind, listened, whole) = (0, true, 0, 0, 0, true);
+        let answer = Answer { node: other, subject, question, page, last, seq, behind, listened, whole, users, told };
         machine.hear_answer(answer, now);
         machine.act(&Nodes::from([machine.own, other]), now + ANSWER_MIN);
         assert!(!machine.users().is_told("m"), "an end of long ago, of which nobody knows any more");

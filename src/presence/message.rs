@@ -156,6 +156,8 @@ pub(super) struct Answer {
     pub seq: u64,
     /// For how many milliseconds it may have missed what was published.
     pub behind: u64,
+    /// For how many it has listened without a break.
+    pub listened: u64,
     /// Whether `told` is everything, rather than the changes of late.
     pub whole: bool,
     /// Its own users.
@@ -268,8 +270,19 @@ mod tests {
         let users: Vec<_> = (0..100).map(|n| entry(&format!("user{n}"))).collect();
         let told = Vec::new();
         let (node, subject) = (NodeId::unused(), Arc::from("p"));
-        let answer =
-            Answer { node, subject, question: 1, page: 0, last: true, seq: 1, behind: 0, whole: true, users, told };
+        let answer = Answer {
+            node,
+            subject,
+            question: 1,
+            page: 0,
+            last: true,
+            seq: 1,
+            behind: 0,
+            listened: 0,
+            whole: true,
+            users,
+            told,
+        };
         let pages: Vec<_> = pages(answer.clone(), 1_000).collect();
         assert!(pages.len() > 1);
         assert!(pages.iter().enumerate().all(|(n, page)| page.page == n && page.last == (n + 1 == pages.len())));

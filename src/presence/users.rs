@@ -267,10 +267,10 @@ impl Users {
         self.all.values_mut().filter_map(|user| user.told.as_mut()).for_each(|told| told.pending = false);
     }
 
-    /// What we have published up to then and nobody has heard counts as never published.
-    pub(super) fn revert(&mut self, until: u64) {
+    /// What we have published at such a time and nobody has heard counts as never published.
+    pub(super) fn revert(&mut self, is_lost: impl Fn(u64) -> bool) {
         let told = self.all.values_mut().filter_map(|user| user.told.as_mut());
-        for told in told.filter(|told| told.pending && told.change.time <= until) {
+        for told in told.filter(|told| told.pending && is_lost(told.change.time)) {
             told.pending = false;
             told.change.event = match told.change.event {
                 What::Connect => What::Disconnect,
