@@ -99,9 +99,10 @@ stack() {
   trap end EXIT
   trap 'exit 0' INT TERM
 
-  # nginx's workers have the account of whoever runs this, and sidestream believes that account.
-  local account=()
-  [ "$(id -u)" != 0 ] || account=(-g 'user root;')
+  # nginx's workers have the account of whoever runs this, and sidestream believes that account. All directives in one
+  # -g: of two, nginx keeps the last.
+  local directives='daemon off;'
+  [ "$(id -u)" != 0 ] || directives+=' user root;'
   sed -e "s|@work@|$work|g" -e "s|@port@|$port|g" -e "s|@application@|$application|g" "$folder/nginx.conf" >"$work/nginx.conf"
   # Whoever has it may end streams.
   (umask 077 && head -c 32 /dev/urandom | base64 | tr -d '\n' >"$work/admin-token")
@@ -114,7 +115,7 @@ stack() {
   until_succeeds NATS taken "$nats"
   PORT=$application NATS_URL=nats://127.0.0.1:$nats SESSION_SECRET=$(head -c 32 /dev/urandom | base64) SESSIONS=$work/sessions \
     ADMIN_URL=http://127.0.0.1:$admin ADMIN_TOKEN_FILE=$work/admin-token keep application "$@" &
-  keep nginx "${NGINX:-nginx}" -p "$work" -c "$work/nginx.conf" -e "$work/nginx.log" -g 'daemon off;' "${account[@]}" &
+  keep nginx "${NGINX:-nginx}" -p "$work" -c "$work/nginx.conf" -e "$work/nginx.log" -g "$directives" &
   until_succeeds 'a stream through nginx' streams "http://127.0.0.1:$port"
   ready=1
   echo "ready: http://127.0.0.1:$port/ (logs and process ids in $work)"

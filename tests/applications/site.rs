@@ -277,6 +277,15 @@ impl Site {
             |name: &&str| std::fs::read_to_string(self.work.path().join(format!("{name}.log"))).unwrap_or_default();
         ["application", "sidestream", "nginx"].iter().map(log).collect()
     }
+
+    /// The programs that still run for it. Their command lines name its directory, but for the application's.
+    fn left(&self) -> Vec<String> {
+        let work = self.work.path().to_string_lossy();
+        let processes = std::fs::read_dir("/proc").expect("proc(5)").flatten();
+        let lines = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+        let lines = lines.map(|line| String::from_utf8_lossy(&line).replace('\0', " "));
+        lines.filter(|line| line.contains(&*work)).collect()
+    }
 }
 
 impl Drop for Site {
@@ -296,5 +305,10 @@ impl Drop for Site {
             return;
         }
         assert!(ended, "the script does not end on SIGTERM");
+        let left = self.left();
+        assert!(left.is_empty(), "it runs on: {left:?}");
+        // One that the script cannot see is started again beside itself, for ever.
+        let log = std::fs::read_to_string(self.work.path().join("nginx.log")).unwrap_or_default();
+        assert!(!log.contains("[emerg]"), "{log}");
     }
 }
