@@ -1,6 +1,6 @@
 // How far a task is, told to one user: the latest state is published in the background, at most once per interval, and
 // the end once and last.
-import { named, type JetStream, type Stored } from "./wire.js";
+import { isOver, named, type JetStream, type Stored } from "./wire.js";
 
 /** The longest wait for one acknowledgement, in milliseconds. */
 const ACK_WAIT = 2000;
@@ -22,8 +22,9 @@ export interface Wire {
 }
 
 /**
- * One run of a task. Updates never wait and never fail; only the end is waited for. The first end counts: everything
- * after it changes nothing. A run that is dropped without an end stays as it is; `within` takes care of that.
+ * One run of a task. Updates never wait, and nothing that NATS does makes them fail; only the end is waited for. The
+ * first end counts: everything after it changes nothing. A run that is dropped without an end stays as it is; `within`
+ * takes care of that. One whose connection was closed for good publishes no more, and its end fails at once.
  */
 export class Progress {
   readonly #wire: Wire;
@@ -33,6 +34,8 @@ export class Progress {
   #message = "";
   /** The sequence of the subject's last message, as far as is known; 0: there is none, as of a task never run. */
   #last = 0;
+  /** Nothing more can be published; the outcome says why. */
+  #lost = false;
   /** Something is to be published. */
   #fresh = false;
   #wake: () => void = () => {};
@@ -49,7 +52,8 @@ export class Progress {
 
   /**
    * Says how far the task is. The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are
-   * cut off. An empty message keeps the last one. `false` after the end, which it does not change.
+   * cut off. An empty message keeps the last one. `false` after the end, which it does not change, and when nothing
+   * can be published any more.
    */
   update(percent: number, message = ""): boolean {
     return this.#change(() => {
@@ -87,9 +91,9 @@ export class Progress {
     return done;
   }
 
-  /** Changes the state unless the run has ended. */
+  /** Changes the state unless the run has ended, or nobody would be told. */
   #change(change: () => void): boolean {
-    if (this.#state !== "running") return false;
+    if (this.#state !== "running" || this.#lost) return false;
     change();
     this.#fresh = true;
     this.#wake();
@@ -111,9 +115,10 @@ export class Progress {
   async #rest(): Promise<void> {
     if (this.#state !== "running") return;
     let timer: ReturnType<typeof setTimeout> | undefined;
-    // Nothing that outlives the rest is waited for: that would keep a reaction of every one until the end.
+    // Nothing that outlives the rest is waited for: that would keep a reaction of every one until the end. It does not
+    // keep Node alive: the connection does, as long as there is something to be told over it.
     await new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, this.#wire.interval);
+      timer = setTimeout(resolve, this.#wire.interval).unref();
       this.#end = resolve;
     });
     clearTimeout(timer);
@@ -122,7 +127,7 @@ export class Progress {
   /**
    * One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where the
    * subject's last message is no longer the one before it. A refusal says which one that is now: that of an earlier
-   * run, or one of ours that was never acknowledged. Gives whether the stream has it.
+   * run, or one of ours that was never acknowledged. Gives whether the stream has it. Throws where it never will.
    */
   async #publishRunning(payload: string): Promise<boolean> {
     for (let attempt = 0; attempt < 2; attempt++) {
@@ -132,6 +137,10 @@ export class Progress {
         this.#last = (await this.#wire.jetstream.publish(this.#wire.subject, payload, options)).seq;
         return true;
       } catch (error) {
+        if (isOver(error)) {
+          this.#lost = true;
+          throw error;
+        }
         const now = lastOf(error);
         if (now === undefined) return false;
         this.#last = now;
@@ -149,7 +158,7 @@ export class Progress {
         const options = { headers: named("progress"), timeout: ACK_WAIT, msgID: `${run}.end` };
         return await jetstream.publish(subject, payload, options);
       } catch (error) {
-        if (performance.now() - started >= patience) throw error;
+        if (isOver(error) || performance.now() - started >= patience) throw error;
         await new Promise((resolve) => setTimeout(resolve, RETRY_PAUSE));
       }
     }

@@ -28,3 +28,9 @@ export function named(event: string): MsgHdrs {
   head.set("Sse-Event", event);
   return head;
 }
+
+/** Whether a publication failed because its connection is closed for good, or is being drained: no later one succeeds. */
+export function isOver(failed: unknown): boolean {
+  // By name: the application's copy of the library may be another one than ours.
+  return failed instanceof Error && /^(Closed|Draining)ConnectionError$/.test(failed.name);
+}

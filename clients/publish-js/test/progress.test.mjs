@@ -1,6 +1,9 @@
 // What needs no server: a JetStream client of the right shape answers, fails or waits as the test says.
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Publisher } from "@sidestream/publish";
 
 // Keeps what is published; `answer` decides what becomes of it.
@@ -12,6 +15,14 @@ function fake(answer = () => {}) {
     return { stream: "EVENTS", seq: sent.length, duplicate: false };
   };
   return { sent, publish };
+}
+
+// A bound on what is waited for, not a measure of it.
+async function until(condition) {
+  for (let tried = 0; !condition(); tried++) {
+    assert.ok(tried < 6000, "it does not happen");
+    await sleep(10);
+  }
 }
 
 const fails = (message) => () => Promise.reject(new Error(message));
@@ -51,6 +62,40 @@ test("an end that nobody acknowledges is the caller's error, but for a scope tha
   await assert.rejects(publisher.progress("alice", "t").within(() => 1), /NATS is gone/);
   const own = () => assert.fail("own");
   await assert.rejects(publisher.progress("alice", "t").within(own), /own/);
+});
+
+// As the connection's own class is called.
+function closed() {
+  const error = new Error("closed connection");
+  error.name = "ClosedConnectionError";
+  return error;
+}
+
+test("once the connection is closed nothing is published any more, and the end says so at once", async () => {
+  const jetstream = fake((_, count) => Promise.reject(count === 1 ? new Error("lost") : closed()));
+  const progress = new Publisher(jetstream, { progressInterval: 0 }).progress("alice", "t");
+  await until(() => !progress.update(50));
+  assert.equal(jetstream.sent.length, 2);
+  await assert.rejects(progress.complete(), /closed connection/);
+  await assert.rejects(progress.fail("why"), /closed connection/);
+  assert.equal(jetstream.sent.length, 2);
+});
+
+test("an end is not tried again once the connection is closed", async () => {
+  const jetstream = fake(({ state }) => (state === "running" ? undefined : Promise.reject(closed())));
+  await assert.rejects(new Publisher(jetstream).progress("alice", "t").complete(), /closed connection/);
+  assert.equal(jetstream.sent.filter(({ state }) => state === "completed").length, 1);
+});
+
+test("a run without an end does not keep Node alive", async () => {
+  const run = `
+    import { Publisher } from "@sidestream/publish";
+    const publish = () => Promise.reject(new Error("lost"));
+    new Publisher({ publish }, { progressInterval: 3_600_000 }).progress("alice", "t");`;
+  const node = spawn(process.execPath, ["--input-type=module", "--eval", run], { cwd: import.meta.dirname });
+  const tooLong = setTimeout(() => node.kill("SIGKILL"), 60_000);
+  assert.deepEqual(await once(node, "exit"), [0, null]);
+  clearTimeout(tooLong);
 });
 
 test("a failure says why in a few words, whatever was thrown", async () => {

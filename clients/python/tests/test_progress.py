@@ -1,11 +1,13 @@
 """What needs no server: a JetStream context of the right shape answers, fails or waits as the test says."""
 
 import asyncio
+import gc
 import json
 import logging
 import unittest
 from types import SimpleNamespace
 
+from nats.errors import ConnectionClosedError, ConnectionDrainingError
 from sidestream_publish import Publisher
 
 
@@ -27,6 +29,12 @@ class Fake:
 
 async def gone(message, count):
     raise ConnectionError("NATS is gone")
+
+
+async def over_for(progress):
+    """Waits until nothing can be published any more."""
+    while progress.update(50):
+        await asyncio.sleep(0)
 
 
 class ProgressTest(unittest.IsolatedAsyncioTestCase):
@@ -82,6 +90,45 @@ class ProgressTest(unittest.IsolatedAsyncioTestCase):
         with self.assertRaisesRegex(KeyError, "own"):
             async with publisher.progress("alice", "t"):
                 raise KeyError("own")
+
+    async def test_once_the_connection_is_closed_nothing_is_published_any_more_and_the_end_says_so_at_once(self):
+        for over in [ConnectionClosedError, ConnectionDrainingError]:
+
+            async def lost_then_closed(message, count):
+                raise ConnectionError("lost") if count == 1 else over()
+
+            jetstream = Fake(lost_then_closed)
+            progress = Publisher(jetstream, progress_interval=0).progress("alice", "t")
+            await asyncio.wait_for(over_for(progress), 60)
+            with self.assertRaises(over):
+                await progress.complete()
+            with self.assertRaises(over):
+                await progress.fail("why")
+            self.assertEqual(len(jetstream.sent), 2)
+
+    async def test_an_end_is_not_tried_again_once_the_connection_is_closed(self):
+        async def closed_at_the_end(message, count):
+            if message["state"] != "running":
+                raise ConnectionClosedError
+
+        jetstream = Fake(closed_at_the_end)
+        with self.assertRaises(ConnectionClosedError):
+            await Publisher(jetstream).progress("alice", "t").complete()
+        self.assertEqual([m["state"] for m in jetstream.sent if m["state"] != "running"], ["completed"])
+
+    async def test_that_nobody_waits_for_an_end_that_failed_is_no_fault_of_the_loop(self):
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+
+        async def closed(message, count):
+            raise ConnectionClosedError
+
+        progress = Publisher(Fake(closed)).progress("alice", "t")
+        await asyncio.wait_for(over_for(progress), 60)
+        await asyncio.sleep(0)
+        del progress
+        gc.collect()
+        self.assertEqual(told, [])
 
     async def test_a_failure_says_why_in_a_few_words(self):
         for why, message in [(ValueError("bad"), "bad"), (ValueError(), "ValueError"), (ValueError("\ud800"), "?")]:

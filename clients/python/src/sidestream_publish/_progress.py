@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Optional, Union
 
+from nats.errors import ConnectionClosedError, ConnectionDrainingError
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 from nats.js.errors import APIError
@@ -22,6 +23,8 @@ _ACK_WAIT = 2.0
 _RETRY_PAUSE = 0.25
 #: Longest message, in characters; what follows is cut off.
 _MESSAGE_CHARS_MAX = 1000
+#: The connection is closed for good, or is being drained: nothing that is published later succeeds.
+_OVER = (ConnectionClosedError, ConnectionDrainingError)
 
 _log = logging.getLogger("sidestream_publish")
 
@@ -39,11 +42,11 @@ class Wire:
 
 
 class Progress:
-    """One run of a task. Updates never wait and never fail; only the end is waited for.
+    """One run of a task. Updates never wait, and nothing that NATS does makes them fail; only the end is waited for.
 
     The first end counts: everything after it changes nothing. As `async with`, the run is completed when the scope is
     left, and failed with the exception's text when it is left by one. A run that is dropped without an end stays as it
-    is.
+    is. One whose connection was closed for good publishes no more, and its end fails at once.
     From other threads: `loop.call_soon_threadsafe(progress.update, 50)`.
     """
 
@@ -57,15 +60,19 @@ class Progress:
         self._last = 0
         self._fresh = asyncio.Event()
         self._ended = asyncio.Event()
+        #: Nothing more can be published; the outcome says why.
+        self._lost = False
         self._outcome = asyncio.get_running_loop().create_task(self._work())
+        # Who waits for the end is told of its failure; that nobody does is no fault of the event loop's.
+        self._outcome.add_done_callback(lambda outcome: outcome.cancelled() or outcome.exception())
 
     def update(self, percent: float, message: str = "") -> bool:
         """Says how far the task is.
 
         The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are cut off. An empty message
-        keeps the last one. `False` after the end, which it does not change.
+        keeps the last one. `False` after the end, which it does not change, and when nothing can be published any more.
         """
-        if self._state != "running":
+        if self._state != "running" or self._lost:
             return False
         if percent > self._percent:
             self._percent = int(min(percent, 100))
@@ -76,7 +83,7 @@ class Progress:
 
     async def complete(self) -> PubAck:
         """Ends the run at 100 percent and waits until the stream has it. After another end, waits for that one."""
-        if self._state == "running":
+        if self._state == "running" and not self._lost:
             self._percent = 100
             self._end("completed")
         return await asyncio.shield(self._outcome)
@@ -86,7 +93,7 @@ class Progress:
 
         After another end, waits for that one.
         """
-        if self._state == "running":
+        if self._state == "running" and not self._lost:
             self._message = _cut(str(why) or type(why).__name__)
             self._end("failed")
         return await asyncio.shield(self._outcome)
@@ -129,7 +136,8 @@ class Progress:
     async def _publish_running(self, payload: bytes) -> bool:
         # One that waited on the way, on a connection that broke, must not be stored behind the end: it is refused where
         # the subject's last message is no longer the one before it. A refusal says which one that is now: that of an
-        # earlier run, or one of ours that was never acknowledged. Gives whether the stream has it.
+        # earlier run, or one of ours that was never acknowledged. Gives whether the stream has it. Raises where it never
+        # will.
         wire = self._wire
         for _ in range(2):
             headers = {"Sse-Event": "progress", "Nats-Expected-Last-Subject-Sequence": str(self._last)}
@@ -137,6 +145,9 @@ class Progress:
                 ack = await wire.jetstream.publish(wire.subject, payload, timeout=_ACK_WAIT, headers=headers)
                 self._last = ack.seq
                 return True
+            except _OVER:
+                self._lost = True
+                raise
             except Exception as refused:
                 _log.debug("an update of task %s was not acknowledged", wire.task, exc_info=True)
                 now = _last_of(refused)
@@ -154,6 +165,8 @@ class Progress:
                 return await self._wire.jetstream.publish(
                     self._wire.subject, payload, timeout=_ACK_WAIT, headers=headers
                 )
+            except _OVER:
+                raise
             except Exception:
                 if time.monotonic() - started >= self._wire.patience:
                     raise
