@@ -1,5 +1,6 @@
 // How far a task is, told to one user: the latest state is published in the background, at most once per interval, and
 // the end once and last.
+import { quoted } from "./subject.js";
 import { isOver, named, type JetStream, type Stored } from "./wire.js";
 
 /** The longest wait for one acknowledgement, in milliseconds. */
@@ -53,9 +54,11 @@ export class Progress {
   /**
    * Says how far the task is. The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are
    * cut off. An empty message keeps the last one. `false` after the end, which it does not change, and when nothing
-   * can be published any more.
+   * can be published any more. Throws a `TypeError` for arguments of other types.
    */
   update(percent: number, message = ""): boolean {
+    if (typeof percent !== "number") throw new TypeError(`percent must be a number: ${quoted(percent)}`);
+    if (typeof message !== "string") throw new TypeError(`message must be a string: ${quoted(message)}`);
     return this.#change(() => {
       if (percent > this.#percent) this.#percent = Math.floor(Math.min(percent, 100));
       if (message !== "") this.#message = cut(message);

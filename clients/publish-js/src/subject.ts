@@ -1,4 +1,5 @@
 // What may stand in a subject or a header: the sidecar's own rules, so that an event lands where its user listens.
+// What is no text at all, as JavaScript may bring it, is none of it either.
 
 /** The sidecar's `identity.user_encoding`. */
 export type UserEncoding = "refuse" | "base64url";
@@ -15,11 +16,13 @@ export function isToken(text: string): boolean {
 
 /** Plain tokens with dots between them. What begins with `_` belongs to NATS and its clients. */
 export function isPrefix(text: string): boolean {
-  return text.length <= TOKEN_BYTES_MAX && !text.startsWith("_") && text.split(".").every(isToken);
+  const fits = typeof text === "string" && text.length <= TOKEN_BYTES_MAX;
+  return fits && !text.startsWith("_") && text.split(".").every(isToken);
 }
 
 /** What may be the value of a header and comes out of it as it went in. */
 export function isHeaderValue(text: string): boolean {
+  if (typeof text !== "string") return false;
   const bytes = new TextEncoder().encode(text).length;
   const fits = bytes > 0 && bytes <= HEADER_BYTES_MAX;
   // A lone surrogate has no bytes of its own: it would arrive as another character.
@@ -49,9 +52,10 @@ export function userToken(encoding: UserEncoding, user: string): string {
   return token;
 }
 
-/** A value as it may stand in an error. */
+/** A value as it may stand in an error: only text has quotes. */
 export function quoted(value: unknown): string {
-  return JSON.stringify(String(value).slice(0, HEADER_BYTES_MAX));
+  const text = String(value).slice(0, HEADER_BYTES_MAX);
+  return typeof value === "string" ? JSON.stringify(text) : text;
 }
 
 // A plain id that could be taken for an encoded one is encoded too. Each decoding is a quarter shorter, so this ends.
@@ -62,7 +66,7 @@ function needsEncoding(user: string): boolean {
 }
 
 function isVisible(text: string): boolean {
-  return /^[!-~]+$/.test(text);
+  return typeof text === "string" && /^[!-~]+$/.test(text);
 }
 
 function encode(text: string): string {

@@ -119,3 +119,35 @@ test("what cannot be published is refused before anything is sent", async () => 
   assert.throws(() => new Publisher(jetstream, { userEncoding: "rot13" }), RangeError);
   assert.deepEqual(jetstream.sent, []);
 });
+
+test("what is no text names nobody and nothing, and the error says what is allowed", async () => {
+  const jetstream = fake();
+  for (const userEncoding of ["refuse", "base64url"]) {
+    const publisher = new Publisher(jetstream, { userEncoding });
+    for (const none of [undefined, null, 42, 7n, true, {}, ["alice"], Symbol("alice")]) {
+      const refused = (what) => ({ name: "RangeError", message: new RegExp(`${what}: (one plain subject token|1 to 256)`) });
+      await assert.rejects(publisher.notify(none, "note", {}), refused("is not a user id"));
+      await assert.rejects(publisher.notify("alice", none, {}), refused("is not an event name"));
+      await assert.rejects(publisher.broadcast(none, {}), refused("is not an event name"));
+      assert.throws(() => publisher.progress(none, "t"), refused("is not a user id"));
+      assert.throws(() => publisher.progress("alice", none), refused("is not a task id"));
+      if (none === undefined) continue;
+      await assert.rejects(publisher.notify("alice", "note", {}, { id: none }), refused("is not a message id"));
+      assert.throws(() => new Publisher(jetstream, { prefix: none }), { name: "RangeError" });
+    }
+  }
+  assert.deepEqual(jetstream.sent, []);
+});
+
+test("an update of other types is refused by name and changes nothing", async () => {
+  const jetstream = fake();
+  const progress = new Publisher(jetstream).progress("alice", "t");
+  for (const none of [undefined, null, "50", 50n, {}]) {
+    assert.throws(() => progress.update(none), { name: "TypeError", message: /^percent must be a number: / });
+  }
+  for (const none of [null, 42, {}]) {
+    assert.throws(() => progress.update(50, none), { name: "TypeError", message: /^message must be a string: / });
+  }
+  await progress.fail("why");
+  assert.equal(jetstream.sent.at(-1).percent, 0);
+});

@@ -153,6 +153,36 @@ class ProgressTest(unittest.IsolatedAsyncioTestCase):
             await task
         self.assertEqual((jetstream.sent[-1]["state"], jetstream.sent[-1]["message"]), ("failed", "CancelledError"))
 
+    async def test_an_update_of_other_types_is_refused_by_name_and_changes_nothing(self):
+        jetstream = Fake()
+        progress = Publisher(jetstream).progress("alice", "t")
+        for none in [None, "50", {}, 1j]:
+            with self.assertRaisesRegex(TypeError, "^percent must be a number: "):
+                progress.update(none)
+        for none in [None, 42, b"text"]:
+            with self.assertRaisesRegex(TypeError, "^message must be a str: "):
+                progress.update(50, none)
+        await progress.fail("why")
+        self.assertEqual(jetstream.sent[-1]["percent"], 0)
+
+    async def test_what_is_no_text_names_nobody_and_nothing_and_the_error_says_what_is_allowed(self):
+        jetstream = Fake()
+        for encoding in ["refuse", "base64url"]:
+            publisher = Publisher(jetstream, user_encoding=encoding)
+            for none in [None, 42, b"alice", ["alice"], True]:
+                with self.assertRaisesRegex(ValueError, "is not a user id: one plain subject token"):
+                    await publisher.notify(none, "note", {})
+                with self.assertRaisesRegex(ValueError, "is not an event name: 1 to 256 bytes"):
+                    await publisher.broadcast(none, {})
+                with self.assertRaisesRegex(ValueError, "is not a task id: one plain subject token"):
+                    publisher.progress("alice", none)
+                with self.assertRaisesRegex(ValueError, "is not a subject prefix: plain tokens"):
+                    Publisher(jetstream, prefix=none)
+                if none is not None:
+                    with self.assertRaisesRegex(ValueError, "is not a message id: 1 to 256 bytes"):
+                        await publisher.notify("alice", "note", {}, id=none)
+        self.assertEqual(jetstream.sent, [])
+
     async def test_what_cannot_be_published_is_refused_before_anything_is_sent(self):
         jetstream = Fake()
         publisher = Publisher(jetstream)

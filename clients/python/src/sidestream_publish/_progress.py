@@ -9,6 +9,8 @@ import logging
 import re
 import time
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from types import TracebackType
 from typing import Literal, Optional, Union
 
@@ -16,6 +18,8 @@ from nats.errors import ConnectionClosedError, ConnectionDrainingError
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 from nats.js.errors import APIError
+
+from ._subject import quoted
 
 #: The longest wait for one acknowledgement, in seconds.
 _ACK_WAIT = 2.0
@@ -71,7 +75,12 @@ class Progress:
 
         The percentage never goes down: a lower one, or NaN, leaves it as it is; fractions are cut off. An empty message
         keeps the last one. `False` after the end, which it does not change, and when nothing can be published any more.
+        Raises a `TypeError` for arguments of other types.
         """
+        if not isinstance(percent, (Real, Decimal)):
+            raise TypeError(f"percent must be a number: {quoted(percent)}")
+        if not isinstance(message, str):
+            raise TypeError(f"message must be a str: {quoted(message)}")
         if self._state != "running" or self._lost:
             return False
         if percent > self._percent:

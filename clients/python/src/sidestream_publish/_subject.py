@@ -1,4 +1,7 @@
-"""What may stand in a subject or a header: the sidecar's own rules, so that an event lands where its user listens."""
+"""What may stand in a subject or a header: the sidecar's own rules, so that an event lands where its user listens.
+
+What is no text at all is none of it either.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,14 @@ def is_token(text: str) -> bool:
 
 def is_prefix(text: str) -> bool:
     """Plain tokens with dots between them. What begins with `_` belongs to NATS and its clients."""
-    return len(text) <= _TOKEN_BYTES_MAX and not text.startswith("_") and all(map(is_token, text.split(".")))
+    fits = isinstance(text, str) and len(text) <= _TOKEN_BYTES_MAX
+    return fits and not text.startswith("_") and all(map(is_token, text.split(".")))
 
 
 def is_header_value(text: str) -> bool:
     """What may be the value of a header and comes out of it as it went in."""
+    if not isinstance(text, str):
+        return False
     if not text or text.strip() != text or any(unicodedata.category(c) in ("Cc", "Cs") for c in text):
         return False
     return len(text.encode()) <= _HEADER_BYTES_MAX
@@ -38,7 +44,7 @@ def leaf(event: str) -> str:
     """The last token of an event's subject: its name where that is a token, as the sidecar's own `notify` does it."""
     if not is_header_value(event) or event.startswith("sidestream."):
         raise ValueError(
-            f"{event[:_HEADER_BYTES_MAX]!r} is not an event name: 1 to 256 bytes, no control characters, "
+            f"{quoted(event)} is not an event name: 1 to 256 bytes, no control characters, "
             "no white space at its ends, not `sidestream.`"
         )
     return event if is_token(event) else "message"
@@ -51,10 +57,15 @@ def user_token(encoding: UserEncoding, user: str) -> str:
         token = _encode(user) if _is_visible(user) else ""
     if not is_token(token):
         raise ValueError(
-            f"{user[:_HEADER_BYTES_MAX]!r} is not a user id: one plain subject token, or visible ASCII where ids are "
+            f"{quoted(user)} is not a user id: one plain subject token, or visible ASCII where ids are "
             "encoded; 128 bytes at most"
         )
     return token
+
+
+def quoted(value: object) -> str:
+    """A value as it may stand in an error."""
+    return repr(value[:_HEADER_BYTES_MAX] if isinstance(value, str) else value)[: 4 * _HEADER_BYTES_MAX]
 
 
 def _needs_encoding(user: str) -> bool:
@@ -67,7 +78,7 @@ def _needs_encoding(user: str) -> bool:
 
 
 def _is_visible(text: str) -> bool:
-    return re.fullmatch("[!-~]+", text) is not None
+    return isinstance(text, str) and re.fullmatch("[!-~]+", text) is not None
 
 
 def _encode(text: str) -> str:
