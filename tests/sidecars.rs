@@ -337,6 +337,10 @@ on_both_servers! {
         ask(&["kick", NOBODY]).await.ends_with(1);
         let kicked = ask(&["kick", "--user", "alice"]).await.ends_with(0).json();
         assert_eq!((&kicked["kicked"], &kicked["complete"]), (&2.into(), &true.into()));
+        all.apps[2].pause();
+        let kicked = ask(&["kick", "--user", "alice"]).await.ends_with(69);
+        assert!(kicked.stdout.contains("\"complete\":false"), "{}", kicked.stdout);
+        all.apps[2].resume();
         ask(&["kick"]).await.ends_with(64);
         ask(&["kick", NOBODY, "--user", "alice"]).await.ends_with(64);
     }

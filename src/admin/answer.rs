@@ -44,6 +44,12 @@ impl Refusal {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "nats_unavailable", message).retried_after(1)
     }
 
+    /// The same for a question, which changes nothing.
+    pub fn nats_away() -> Self {
+        let message = "NATS is away, so the other sidecars cannot be asked: ask again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "nats_unavailable", message).retried_after(1)
+    }
+
     /// Says when it may be asked again.
     pub fn retried_after(self, seconds: u64) -> Self {
         Self { retry_after: Some(seconds), ..self }

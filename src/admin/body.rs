@@ -41,8 +41,10 @@ impl Message {
             return Err(bad(&"not an object"));
         }
         let Written { event, data } = serde_json::from_slice(json).map_err(|error| bad(&error))?;
-        if event.as_ref().is_some_and(|event| checked_name(event).is_none()) {
-            let message = "`event` is a name of 1 to 256 bytes, without control characters, \
+        // NATS would trim it.
+        let is_name = |event: &String| checked_name(event).is_some() && event.trim() == event;
+        if !event.as_ref().is_none_or(is_name) {
+            let message = "`event` is a name of 1 to 256 bytes, without control characters and without blanks at its ends, \
                  that does not begin with `sidestream.`";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "bad_event", message));
         }

@@ -31,7 +31,7 @@ pub async fn list(state: &State, query: &str) -> Result<Answer, Refusal> {
         }
         Some("cluster") => {
             let all = connections::on_all(&state.cluster, &question).await;
-            let (listing, complete) = all.map_err(|_| Refusal::nats_unavailable())?;
+            let (listing, complete) = all.map_err(|_| Refusal::nats_away())?;
             let mut body = shown(&listing);
             body["complete"] = complete.into();
             Ok(json_body(StatusCode::OK, &body))

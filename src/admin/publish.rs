@@ -44,12 +44,15 @@ pub async fn publish(state: &State, user: Option<&str>, request: Request<Incomin
 }
 
 fn decoded(segment: &str) -> Result<String, Refusal> {
-    let user = percent_decode_str(segment).decode_utf8().ok().filter(|_| !segment.contains('/'));
+    let is_escape = |rest: &str| rest.len() >= 2 && rest.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
+    let is_sound = !segment.contains('/') && segment.split('%').skip(1).all(is_escape);
+    let user = percent_decode_str(segment).decode_utf8().ok().filter(|_| is_sound);
     user.map(std::borrow::Cow::into_owned).ok_or_else(bad_user)
 }
 
 fn bad_user() -> Refusal {
-    let message = "the path ends with a user id that identity.user_encoding takes, percent-encoded where need be";
+    let message = "the path ends with a user id, percent-encoded where need be: at most 128 bytes of visible ASCII, \
+                   and one token of a subject unless identity.user_encoding is base64url";
     Refusal::new(StatusCode::BAD_REQUEST, "bad_user", message)
 }
 

@@ -54,7 +54,7 @@ pub async fn kick(state: &State, connection: Option<&str>, query: &str) -> Resul
         Ok(Kicked { kicked: 1.., .. }) => Ok(json_body(StatusCode::OK, &json!({"kicked": true}))),
         Ok(Kicked { complete: true, .. }) => Err(unknown()),
         Ok(Kicked { complete: false, .. }) => Err(incomplete("one that hangs may still end it")),
-        Err(_) => Err(Refusal::nats_unavailable()),
+        Err(_) => Err(Refusal::nats_away()),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::publish;
 
 /// Options of `broadcast`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  sidestream broadcast 'maintenance at noon' --event notice")]
+#[command(after_help = "Example:\n  sidestream broadcast '{\"maintenance\":\"at noon\"}' --event notice")]
 pub struct Args {
     /// What is published, and how.
     #[command(flatten)]

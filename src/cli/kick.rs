@@ -9,7 +9,7 @@ use super::exit::Exit;
 /// Options of `kick`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Examples:\n  sidestream kick 0198c1b2-7d4e-7c3a-9f00-2b1c5a6d7e8f\n  sidestream kick --user alice\n\nThe client is told `kicked` and does not come back by itself where its library heeds that: end a user's session before. Exits 1 when no sidecar has the connection."
+    after_help = "Examples:\n  sidestream kick 0198c1b2-7d4e-7c3a-9f00-2b1c5a6d7e8f\n  sidestream kick --user alice\n\nThe client is told `kicked`, and comes back by itself like after any end: end a user's session before. Exits 1 when no sidecar has the connection, 69 when not every sidecar has answered."
 )]
 pub struct Args {
     /// The connection, as `sidestream connections` and sidestream.connected name it
@@ -40,7 +40,13 @@ pub fn run(args: &Args) -> Exit {
     };
     super::runtime::block_on(async {
         match admin.ask(Method::POST, &path).await {
-            Ok(answer) => super::print(&format!("{answer}\n")),
+            Ok(answer) => match super::print(&format!("{answer}\n")) {
+                Exit::Ok if answer["complete"] == false => {
+                    super::complain(format_args!("not every sidecar has answered: ask again"));
+                    Exit::Unavailable
+                }
+                printed => printed,
+            },
             Err(Failed::Refused(StatusCode::NOT_FOUND, _)) => {
                 super::complain(format_args!("there is no such connection"));
                 Exit::Negative

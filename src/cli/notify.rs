@@ -7,7 +7,7 @@ use crate::publish;
 
 /// Options of `notify`.
 #[derive(Debug, Clone, clap::Args)]
-#[command(after_help = "Example:\n  sidestream notify alice 'your order has shipped' --event order")]
+#[command(after_help = "Example:\n  sidestream notify alice '{\"order\":17}' --event order")]
 pub struct Args {
     /// The user id, as the proxy sends it
     pub user: String,

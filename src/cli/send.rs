@@ -12,7 +12,7 @@ use super::runtime::payload;
 /// Options of `send`.
 #[derive(Debug, Clone, clap::Args)]
 #[command(
-    after_help = "Example:\n  sidestream send 0198c1b2-7d4e-7c3a-9f00-2b1c5a6d7e8f 'your export is ready' --event export\n\nThe event is not stored: a connection that ends takes it along. `sent` is 0 while the connection opens or ends. Exits 1 when no sidecar has it."
+    after_help = "Example:\n  sidestream send 0198c1b2-7d4e-7c3a-9f00-2b1c5a6d7e8f '{\"ready\":true}' --event export\n\nThe event is not stored: a connection that ends takes it along. `sent` is 0 while the connection opens or ends. Exits 1 when no sidecar has it."
 )]
 pub struct Args {
     /// The connection, as `sidestream connections --cluster` and sidestream.connected name it
