@@ -56,8 +56,8 @@ pub(super) struct Machine {
     sync: Sync,
     /// Up to here everything was heard that was published.
     heard_until: u64,
-    /// Since then it has listened without a break.
-    listens_since: u64,
+    /// Since then: by its own ears, or by those of others who have told it.
+    heard_since: u64,
     /// When it last heard itself.
     echo: u64,
     said: u64,
@@ -98,7 +98,7 @@ struct Asking {
 /// What another has heard.
 #[derive(Debug)]
 struct Told {
-    /// Since when it has listened, and up to when it has missed nothing.
+    /// Since when and up to when it has missed nothing.
     since: u64,
     until: u64,
     misses_nothing: bool,
@@ -143,7 +143,7 @@ impl Machine {
             seq: 0,
             sync: Sync::Away,
             heard_until: 0,
-            listens_since: 0,
+            heard_since: 0,
             echo: 0,
             said: 0,
             question: 0,
@@ -178,14 +178,20 @@ impl Machine {
 
     /// NATS is away.
     pub(super) fn lose_nats(&mut self) {
+        self.doubt_what_was_heard();
         self.sync = Sync::Away;
+    }
+
+    /// That NATS is away is noticed late. It was there when this sidecar last heard itself.
+    fn doubt_what_was_heard(&mut self) {
+        self.heard_until = self.heard_until.min(self.echo);
     }
 
     /// NATS is there, or something may have been missed: what the others know is asked for.
     pub(super) fn begin(&mut self, why: Why, now: u64) {
         if why != Why::Gap {
             self.peers.doubt(now);
-            self.listens_since = now;
+            self.doubt_what_was_heard();
         }
         let why = match &self.sync {
             // A question that is open keeps the graver reason.
@@ -262,7 +268,7 @@ impl Machine {
             last: true,
             seq: self.seq,
             behind: now.saturating_sub(heard_until),
-            listened: now.saturating_sub(self.listens_since),
+            knows: now.saturating_sub(self.heard_since),
             whole,
             // Lists in the making have a number of their own: users in them are told twice, which changes nothing.
             users: self.users.own(now),
@@ -285,7 +291,7 @@ impl Machine {
             self.users.replace(node, &answered.users, now);
             answered.later.iter().flatten().for_each(|entry| self.users.set(node, entry, now));
         }
-        let (since, until) = (now.saturating_sub(answered.listened), now.saturating_sub(answered.behind));
+        let (since, until) = (now.saturating_sub(answered.knows), now.saturating_sub(answered.behind));
         let misses_nothing = answered.behind == 0;
         let told = Told { since, until, misses_nothing, whole: answered.whole, changes: answered.told };
         match &mut self.sync {
@@ -399,23 +405,34 @@ impl Machine {
         if !counts(self.heard_until) && asking.why != Why::Gap {
             self.users.forget_told(asking.since);
         }
-        let listened: Vec<_> = asking.told.values().map(|told| (told.since, told.until)).collect();
+        let heard: Vec<_> = asking.told.values().map(|told| (told.since, told.until)).collect();
+        if asking.why != Why::Gap {
+            self.heard_since = self.known_since(asking.since, &heard);
+        }
         let told = asking.told.into_values().filter(|told| counts(told.until));
         self.users.adopt(told.flat_map(|told| told.changes), now);
         match asking.why {
             Why::Lost => {
-                // Another who has listened all the while would have heard it; and where another publishes, it knows what it has
+                // Another who has missed nothing around it would have heard it; and where another publishes, it knows what it has
                 // heard itself. What may have come through is published again as it was.
                 let around =
                     |at: u64, since: u64, until: u64| since + HEARD_BY_THEN <= at && at + HEARD_BY_THEN <= until;
                 let is_first = self.is_first();
-                self.users.revert(|at| !is_first || listened.iter().any(|(since, until)| around(at, *since, *until)));
+                self.users.revert(|at| !is_first || heard.iter().any(|(since, until)| around(at, *since, *until)));
                 self.resend = self.users.pending(now);
             }
             Why::Missed => self.users.confirm(),
             Why::Gap => {}
         }
         self.users.look_at_all(now);
+    }
+
+    /// Since when nothing was missed, for one who has listened since `began` and knows by now what others have heard, each since
+    /// and up to such a time: they fill its own break if they were there before and after it.
+    fn known_since(&self, began: u64, heard: &[(u64, u64)]) -> u64 {
+        let over = heard.iter().filter(|(_, until)| *until >= began).map(|(since, _)| *since);
+        let first = over.min().unwrap_or(began).min(began);
+        if first <= self.heard_until { first.min(self.heard_since) } else { first }
     }
 
     /// Tells the others of our own users, or that we are there.
@@ -555,8 +572,8 @@ mod tests {
         machine.act(&Nodes::from([machine.own, other]), now);
         let (users, told, subject) = (Vec::new(), Vec::new(), machine.subject.clone());
         let question = machine.question;
-        let (page, last, seq, behind, listened, whole) = (0, true, 0, 0, 0, true);
-        let answer = Answer { node: other, subject, question, page, last, seq, behind, listened, whole, users, told };
+        let (page, last, seq, behind, knows, whole) = (0, true, 0, 0, 0, true);
+        let answer = Answer { node: other, subject, question, page, last, seq, behind, knows, whole, users, told };
         machine.hear_answer(answer, now);
         machine.act(&Nodes::from([machine.own, other]), now + ANSWER_MIN);
         assert!(!machine.users().is_told("m"), "an end of long ago, of which nobody knows any more");

@@ -156,8 +156,8 @@ pub(super) struct Answer {
     pub seq: u64,
     /// For how many milliseconds it may have missed what was published.
     pub behind: u64,
-    /// For how many it has listened without a break.
-    pub listened: u64,
+    /// For how many it knows everything that was published up to then.
+    pub knows: u64,
     /// Whether `told` is everything, rather than the changes of late.
     pub whole: bool,
     /// Its own users.
@@ -278,7 +278,7 @@ mod tests {
             last: true,
             seq: 1,
             behind: 0,
-            listened: 0,
+            knows: 0,
             whole: true,
             users,
             told,

@@ -59,7 +59,7 @@ pub(super) struct Answered {
     pub later: Vec<Vec<Entry>>,
     pub told: Vec<Change>,
     pub behind: u64,
-    pub listened: u64,
+    pub knows: u64,
     pub whole: bool,
     /// Lists that were said after this answer have been taken in: what it says of its users is out of date.
     pub is_old: bool,
@@ -221,7 +221,7 @@ impl Peer {
         let mut answered = Answered::default();
         let mut seq = 0;
         for page in pages {
-            (answered.behind, answered.listened) = (page.behind, page.listened);
+            (answered.behind, answered.knows) = (page.behind, page.knows);
             (answered.whole, seq) = (page.whole, page.seq);
             answered.users.extend(page.users);
             answered.told.extend(page.told);
@@ -260,7 +260,7 @@ mod tests {
 
     fn answer(node: NodeId, page: usize, last: bool, seq: u64) -> Answer {
         let (users, told, subject) = (Vec::new(), Vec::new(), "p".into());
-        Answer { node, subject, question: 1, page, last, seq, behind: 0, listened: 0, whole: true, users, told }
+        Answer { node, subject, question: 1, page, last, seq, behind: 0, knows: 0, whole: true, users, told }
     }
 
     #[test]

@@ -213,7 +213,7 @@ fn forged_answers(node: NodeId, question: u64, number: u64) -> impl Iterator<Ite
         last,
         seq: number,
         behind: number,
-        listened: number,
+        knows: number,
         whole: true,
         users: users.clone(),
         told: told.clone(),
