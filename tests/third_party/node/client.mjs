@@ -65,7 +65,8 @@ const clients = {
   },
   async 'launchdarkly-eventsource'(url) {
     const { EventSource } = require('launchdarkly-eventsource');
-    return source(() => new EventSource(from(url)), 'closed');
+    // Otherwise the five seconds of Node's default agent count, and silence ends the stream.
+    return source(() => new EventSource(from(url), { readTimeoutMillis: 40_000 }), 'closed');
   },
   async 'eventsource-client'(url) {
     const { createEventSource } = await import('eventsource-client');
