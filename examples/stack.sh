@@ -99,6 +99,9 @@ stack() {
   trap end EXIT
   trap 'exit 0' INT TERM
 
+  # To nginx itself, a variable of this name says which sockets it inherits.
+  local nginx=${NGINX:-nginx}
+  unset NGINX
   # nginx's workers have the account of whoever runs this, and sidestream believes that account. All directives in one
   # -g: of two, nginx keeps the last.
   local directives='daemon off;'
@@ -115,7 +118,7 @@ stack() {
   until_succeeds NATS taken "$nats"
   PORT=$application NATS_URL=nats://127.0.0.1:$nats SESSION_SECRET=$(head -c 32 /dev/urandom | base64) SESSIONS=$work/sessions \
     ADMIN_URL=http://127.0.0.1:$admin ADMIN_TOKEN_FILE=$work/admin-token keep application "$@" &
-  keep nginx "${NGINX:-nginx}" -p "$work" -c "$work/nginx.conf" -e "$work/nginx.log" -g "$directives" &
+  keep nginx "$nginx" -p "$work" -c "$work/nginx.conf" -e "$work/nginx.log" -g "$directives" &
   until_succeeds 'a stream through nginx' streams "http://127.0.0.1:$port"
   ready=1
   echo "ready: http://127.0.0.1:$port/ (logs and process ids in $work)"
