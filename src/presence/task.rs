@@ -31,6 +31,8 @@ const TICK: Duration = Duration::from_millis(50);
 const SHARE: Duration = Duration::from_millis(100);
 /// Most pages of answers that are taken at a time.
 const PAGES_TAKEN: usize = 64;
+/// Most answers under way: each holds all users.
+const ASKED_MAX: usize = 64;
 /// Who has stood still for so long may not be the one who publishes any more, and has not noticed.
 const STOOD_STILL: Duration = Duration::from_secs(2);
 /// Time for the last words, with what is under way before them.
@@ -146,10 +148,12 @@ impl Ears {
         self.asked.clear();
     }
 
-    /// Answers one, instead of what it has asked before.
+    /// Answers one, instead of what it has asked before. Where too many wait, it has to ask again.
     fn answer(&mut self, node: NodeId, reply: Subject, pages: Pages) {
         self.asked.retain(|asked| asked.node != node);
-        self.asked.push_back(Asked { node, reply, pages });
+        if self.asked.len() < ASKED_MAX {
+            self.asked.push_back(Asked { node, reply, pages });
+        }
     }
 
     /// Sends pages of answers for a while.
